@@ -1,0 +1,111 @@
+"""The values that the archive package deals in: sources, units of work, and the records read from them.
+
+A source is one object of the input (a picture, a tar, a zip, a Parquet file). A unit is a run of
+neighbouring pictures that are worked, committed and redone together. A record is one candidate's encoded
+bytes, or why they could not be read. Nothing here opens a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from tinyface_core.errors import PictureError
+
+
+class Kind(StrEnum):
+    """What a source is, decided by its name (and, for Parquet, by its schema)."""
+
+    PICTURE = "picture"
+    TAR = "tar"
+    TAR_GZ = "tar.gz"
+    ZIP = "zip"
+    PARQUET = "parquet"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One object of the input, at the version that the listing saw.
+
+    uri: absolute, not percent-encoded (`s3://bucket/key`, `file:///path`).
+    version: ETag or VersionId, else `<mtime ns>-<size>`; None where the store tells neither.
+    modified: of the object, timezone UTC.
+    carried: values of the `--carry` columns that a manifest names for this source.
+    """
+
+    uri: str
+    kind: Kind
+    size_bytes: int | None = None
+    version: str | None = None
+    modified: datetime | None = None
+    carried: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Pictures that are worked and committed together.
+
+    Loose pictures: `sources` are the pictures in order, start and stop are None. An archive: one source, and
+    members start <= i < stop in the archive's own order (stop None: to its end); for Parquet, i counts rows.
+    byte_offset: where a split tar's range begins in the file. occurrences: member index -> occurrence, for
+    members of a split tar whose name stood earlier in the archive.
+    """
+
+    sources: tuple[Source, ...]
+    start: int | None = None
+    stop: int | None = None
+    byte_offset: int = 0
+    occurrences: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Hex of blake2b-128 over the ordered (uri, member range); versions are left out on purpose."""
+        digest = hashlib.blake2b(digest_size=16)
+        for source in self.sources:
+            digest.update(source.uri.encode("utf-8", "surrogateescape") + b"\0")
+        if self.start is not None:
+            digest.update(f"{self.start}:{'' if self.stop is None else self.stop}".encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Record:
+    """One candidate: its encoded bytes, or why they could not be read (exactly one of data and error is set).
+
+    index: place in its unit, 0-based, without gaps. member: None for a loose object, and for the error row of
+    an archive that breaks. source_version and source_modified are those of the object that holds it.
+    """
+
+    index: int
+    uri: str
+    member: str | None
+    image_id: str
+    data: bytes | None
+    size_bytes: int | None = None
+    sha256: str | None = None
+    source_version: str | None = None
+    source_modified: datetime | None = None
+    carried: dict[str, Any] = field(default_factory=dict)
+    error: PictureError | None = None
+
+
+@dataclass(frozen=True)
+class UnitEnd:
+    """The last value that reading a unit gives: how many records came, and what was skipped, by extension."""
+
+    count: int
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+def image_id_of(uri: str, member: bytes | None = None, occurrence: int = 0) -> str:
+    """Hex of blake2b-128 over uri, NUL, raw member bytes, NUL, occurrence: the same on every run and cluster.
+
+    occurrence counts equal names inside one archive, from 0.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(uri.encode("utf-8", "surrogateescape") + b"\0")
+    digest.update((member or b"") + b"\0" + str(occurrence).encode())
+    return digest.hexdigest()
