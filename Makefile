@@ -1,0 +1,52 @@
+# `make demo` and `make test` set up what they need. PYTHON=... picks another interpreter (3.11 to 3.13).
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+OUT    ?= demo_output
+
+# A local Ray asks for a token that it makes in the home folder; tests and the demo talk to their own Ray only.
+export RAY_AUTH_MODE ?= disabled
+export RAY_USAGE_STATS_ENABLED ?= 0
+export RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S ?= 300
+
+.PHONY: help setup demo test test-unit test-integration check format docs clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+setup: $(STAMP)  ## make .venv and install tinyface with everything that its tests need
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,test,heic]'
+	touch $@
+
+demo: $(STAMP)  ## find the faces of the bundled sample archive; the report lies in demo_output/
+	$(BIN)/python jobs/detect_archive.py --input demo/archive --output $(OUT)
+	@echo "Report to open in a browser: $(CURDIR)/$(OUT)/report.html"
+
+test: test-unit test-integration  ## every test: unit, then integration (a Ray and an S3 server of their own)
+
+test-unit: $(STAMP)
+	$(BIN)/python -m pytest tests/unit
+
+test-integration: $(STAMP)
+	$(BIN)/python -m pytest tests/integration
+
+check: $(STAMP)  ## format, lint, types, layout
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/layout
+
+format: $(STAMP)  ## put code into the house's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(STAMP)  ## render docs/schema.md from the code
+	$(BIN)/python -m tinyface_core.tables.schema_doc > docs/schema.md
+
+clean:  ## remove what make made, .venv too
+	rm -rf $(VENV) $(OUT) build out runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
