@@ -22,7 +22,9 @@ def _field(name: str, kind: pa.DataType, doc: str, *, required: bool = False) ->
 
 
 _PICTURE_FIELDS = [
-    _field("image_id", pa.string(), "hex of blake2b-128 over uri, NUL, raw member bytes, NUL, occurrence", required=True),
+    _field(
+        "image_id", pa.string(), "hex of blake2b-128 over uri, NUL, raw member bytes, NUL, occurrence", required=True
+    ),
     _field("uri", pa.string(), "the object, absolute and not percent-encoded", required=True),
     _field("member", pa.string(), "name inside the archive; null for a loose picture; bad UTF-8 shown as \\xNN"),
     _field("size_bytes", pa.int64(), "encoded bytes of the picture"),
@@ -97,8 +99,8 @@ def _plain(field: pa.Field) -> pa.Field:
 
 def record_schema(carried: Iterable[pa.Field] = ()) -> pa.Schema:
     """What reading gives: encoded bytes, or why not."""
-    names = ("image_id", "uri", "member", "size_bytes", "sha256", "source_version", "source_modified")
-    names += ("error_stage", "error_class", "error_message")
+    names = {"image_id", "uri", "member", "size_bytes", "sha256", "source_version", "source_modified"}
+    names |= {"error_stage", "error_class", "error_message"}
     picture = [_plain(field) for field in _PICTURE_FIELDS if field.name in names]
     return pa.schema([*_ENVELOPE_FIELDS, *picture, pa.field("data", pa.large_binary()), *carried])
 
