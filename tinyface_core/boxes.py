@@ -1,0 +1,71 @@
+"""Boxes as tensors: IoU, clipping, greedy NMS. Boxes are (K, 4) xyxy in continuous pixels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+NMS_BLOCK = 1024  # boxes that are compared with each other at once; 1024 x 1024 floats are 4 MB
+
+
+def area(boxes_K4: Tensor) -> Tensor:
+    """Area in px^2, (K,); 0 for an empty box."""
+    sides_K2 = (boxes_K4[:, 2:] - boxes_K4[:, :2]).clamp(min=0)
+    return sides_K2[:, 0] * sides_K2[:, 1]
+
+
+def iou(boxes_N4: Tensor, boxes_M4: Tensor) -> Tensor:
+    """Intersection over union, (N, M), in 0..1; 0 where both boxes are empty."""
+    low_NM2 = torch.maximum(boxes_N4[:, None, :2], boxes_M4[None, :, :2])
+    high_NM2 = torch.minimum(boxes_N4[:, None, 2:], boxes_M4[None, :, 2:])
+    sides_NM2 = (high_NM2 - low_NM2).clamp_(min=0)
+    inter_NM = sides_NM2[..., 0] * sides_NM2[..., 1]
+    union_NM = area(boxes_N4)[:, None] + area(boxes_M4)[None, :] - inter_NM
+    return torch.where(union_NM > 0, inter_NM / union_NM, torch.zeros_like(inter_NM))
+
+
+def clip(boxes_K4: Tensor, picture_hw: tuple[int, int]) -> Tensor:
+    """Boxes cut to the picture, (K, 4); one that lies outside becomes empty."""
+    height, width = picture_hw
+    limit = boxes_K4.new_tensor([width, height, width, height])
+    return torch.minimum(boxes_K4.clamp(min=0), limit)
+
+
+def nms(boxes_K4: Tensor, scores_K: Tensor, max_iou: float) -> Tensor:
+    """Exact greedy NMS: indices kept, best score first; equal scores keep the lower index first.
+
+    A box goes when its IoU with a kept, better one is strictly above max_iou. Works on the boxes' device in blocks,
+    so memory is NMS_BLOCK x K floats at most, whatever K.
+    """
+    order_K = torch.argsort(scores_K, descending=True, stable=True)
+    kept: list[Tensor] = []
+    while len(order_K):
+        block, order_K = order_K[:NMS_BLOCK], order_K[NMS_BLOCK:]
+        winners = block[_greedy(iou(boxes_K4[block], boxes_K4[block]) > max_iou)]
+        kept.append(winners)
+        for rest in range(0, len(winners) if len(order_K) else 0, NMS_BLOCK // 16):
+            some = winners[rest : rest + NMS_BLOCK // 16]
+            order_K = order_K[~_overlaps(boxes_K4[order_K], boxes_K4[some], max_iou)]
+    return torch.cat(kept) if kept else order_K
+
+
+def _overlaps(boxes_N4: Tensor, winners_M4: Tensor, max_iou: float) -> Tensor:
+    """Whether each of N boxes overlaps any winner by more than max_iou, (N,)."""
+    if not len(boxes_N4):
+        return boxes_N4.new_zeros(0, dtype=torch.bool)
+    return (iou(boxes_N4, winners_M4) > max_iou).any(dim=1)
+
+
+def _greedy(overlap_BB: Tensor) -> Tensor:
+    """Which of B boxes, best first, greedy suppression keeps, (B,) bool.
+
+    A box stands when no *standing* better box overlaps it. Iterating that rule from "all stand" settles every box
+    whose betters are settled, so it ends at the greedy answer after at most B rounds, in practice under ten.
+    """
+    better_BB = torch.triu(overlap_BB, diagonal=1)
+    standing = torch.ones(len(better_BB), dtype=torch.bool, device=better_BB.device)
+    while True:
+        now = ~(better_BB & standing[:, None]).any(dim=0)
+        if torch.equal(now, standing):
+            return standing
+        standing = now

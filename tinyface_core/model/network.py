@@ -1,0 +1,125 @@
+"""The network: a trunk, one linear head a feature map, their sum on the finest grid.
+
+Paper: section 4, "Architecture": 1x1 convolutions on res3 and res4, the res4 scores enlarged twice and added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinyface_core.geometry import CellGrid, multiple_above
+from tinyface_core.model.trunks import TrunkConfig, build_trunk
+
+WIDER_MEAN = (119.30, 110.55, 101.84)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """mean, std: of RGB 0..255, taken off and divided. heads: strides of the features that have one. outputs: templates.
+
+    enlargement: "aligned" puts a coarse score exactly where its cell looks; "transposed" is the fixed 4-tap
+    transposed convolution of imported checkpoints, `crop` of it (before, after) cut off.
+    """
+
+    trunk: TrunkConfig = TrunkConfig()
+    heads: tuple[int, ...] = (8, 16)
+    outputs: int = 25
+    mean: tuple[float, float, float] = WIDER_MEAN
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    enlargement: Literal["aligned", "transposed"] = "aligned"
+    crop: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
+class HeatMaps:
+    """Scores of all templates at all cells.
+
+    logits_NTHW: (N, T, h, w). offsets_NT4HW: (N, T, 4, h, w), order tx, ty, tw, th in units of the template.
+    """
+
+    logits_NTHW: Tensor
+    offsets_NT4HW: Tensor
+
+    @classmethod
+    def split(cls, scores_NCHW: Tensor) -> HeatMaps:
+        """From head outputs: channels 0..T-1 are logits, then T each of tx, ty, tw, th."""
+        count, channels, height, width = scores_NCHW.shape
+        templates = channels // 5
+        offsets = scores_NCHW[:, templates:].reshape(count, 4, templates, height, width).transpose(1, 2)
+        return cls(scores_NCHW[:, :templates], offsets)
+
+
+class HRNetwork(nn.Module):
+    """Finds faces at one resolution. `grid` says where its output cells look, `halo_px` how far they see."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = build_trunk(config.trunk)
+        self.strides = tuple(sorted(config.heads))
+        channels = {stride: self.trunk.channels[stride] for stride in self.strides}
+        self.heads = nn.ModuleDict({str(s): nn.Conv2d(c, 5 * config.outputs, 1) for s, c in channels.items()})
+        for head in self.heads.values():
+            nn.init.zeros_(cast(nn.Conv2d, head).weight)
+            nn.init.zeros_(cast(Tensor, head.bias))
+
+    @property
+    def grid(self) -> CellGrid:
+        """Where the output's cells look: the finest head's grid."""
+        return self.trunk.grids[self.strides[0]]
+
+    @property
+    def halo_px(self) -> int:
+        """Pixels around a region that its cells may depend on, a multiple of the coarsest stride."""
+        coarsest = self.strides[-1]
+        reach = max(self.trunk.grids[s].reach + abs(self.trunk.grids[s].centre) for s in self.strides)
+        return multiple_above(reach + coarsest, coarsest)  # one more coarse cell: the enlargement's neighbour
+
+    def forward(self, image_N3HW: Tensor) -> HeatMaps:
+        """Heat maps at the finest head's stride.
+
+        Args:
+            image_N3HW: normalised RGB, (N, 3, H, W), any H and W from the coarsest stride on.
+        Returns:
+            (N, T, h, w) logits and (N, T, 4, h, w) offsets; h = ceil(H / stride) for ResNet and MobileNet.
+        """
+        features = self.trunk(image_N3HW, deepest=self.strides[-1])
+        fine_NCHW = self.heads[str(self.strides[0])](features[self.strides[0]])
+        for stride in self.strides[1:]:
+            coarse_NCHW = self.heads[str(stride)](features[stride])
+            fine_NCHW = self._add_enlarged(fine_NCHW, coarse_NCHW, stride)
+        return HeatMaps.split(fine_NCHW)
+
+    def _add_enlarged(self, fine_NCHW: Tensor, coarse_NCHW: Tensor, stride: int) -> Tensor:
+        if self.config.enlargement == "aligned":
+            coarse, fine = self.trunk.grids[stride], self.grid
+            return fine_NCHW + _resample(_resample(coarse_NCHW, coarse, fine, fine_NCHW, 2), coarse, fine, fine_NCHW, 3)
+        coarse_NCHW = _transposed(coarse_NCHW, self.config.crop)
+        height = min(fine_NCHW.shape[2], coarse_NCHW.shape[2])
+        width = min(fine_NCHW.shape[3], coarse_NCHW.shape[3])
+        return fine_NCHW[..., :height, :width] + coarse_NCHW[..., :height, :width]
+
+
+def _resample(coarse: Tensor, grid: CellGrid, finer: CellGrid, like: Tensor, dim: int) -> Tensor:
+    """Linear interpolation along one axis to the finer grid's cells; beyond the last cell its value is repeated."""
+    places = [grid.position_on(finer, index) for index in range(like.shape[dim])]
+    place = torch.tensor(places, dtype=torch.float64, device=coarse.device).clamp(0, coarse.shape[dim] - 1)
+    low = place.floor().long()
+    high = (low + 1).clamp(max=coarse.shape[dim] - 1)
+    share = (place - low).to(coarse.dtype).reshape([-1 if axis == dim else 1 for axis in range(4)])
+    return torch.lerp(coarse.index_select(dim, low), coarse.index_select(dim, high), share)
+
+
+def _transposed(coarse_NCHW: Tensor, crop: tuple[int, int]) -> Tensor:
+    """Fixed 4-tap bilinear transposed convolution, stride 2, with (before, after) rows and columns cut off."""
+    taps = coarse_NCHW.new_tensor([0.25, 0.75, 0.75, 0.25])
+    channels = coarse_NCHW.shape[1]
+    kernel = torch.outer(taps, taps).expand(channels, 1, 4, 4)
+    full_NCHW = F.conv_transpose2d(coarse_NCHW, kernel, stride=2, groups=channels)
+    before, after = crop
+    return full_NCHW[..., before : full_NCHW.shape[2] - after, before : full_NCHW.shape[3] - after]

@@ -1,0 +1,249 @@
+"""Trunks: picture -> features at strides 4, 8 and 16. ResNet-50 and -101, VGG16, and MobileNetV2 as the light one.
+
+Parameter names are torchvision's, so any torchvision ImageNet checkpoint loads (later layers are left out). Each
+trunk also states its geometry: the windows that lie between the picture and each feature map.
+Paper: section 4, "Architecture" (res5 and later are removed).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinyface_core.errors import CheckpointError
+from tinyface_core.geometry import CellGrid, Window
+
+STRIDES = (4, 8, 16)
+TrunkName = Literal["resnet50", "resnet101", "vgg16", "mobilenet_v2"]
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """Which trunk, in which form.
+
+    stride_in_1x1: ResNet's first 1x1 of a block carries the stride (MSRA/Caffe form); else its 3x3 (torchvision).
+    bn_eps: epsilon of the ResNet's or MobileNet's batch-norm. pool_after: the ResNet's max pooling pads one pixel
+    behind only, in ceil mode (MatConvNet form); else one on each side.
+    """
+
+    name: TrunkName = "resnet50"
+    stride_in_1x1: bool = False
+    bn_eps: float = 1e-5
+    pool_after: bool = False
+
+
+class Trunk(nn.Module):
+    """Base of all trunks.
+
+    channels: stride -> number of feature channels. grids: stride -> where its cells look.
+    """
+
+    channels: dict[int, int]
+    grids: dict[int, CellGrid]
+
+    def forward(self, image_N3HW: Tensor, deepest: int = 16) -> dict[int, Tensor]:
+        """Features {stride: (N, channels, h, w)} for all strides up to `deepest`."""
+        raise NotImplementedError
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 with a shortcut: the block of ResNet-50 and -101."""
+
+    def __init__(self, inputs: int, middle: int, stride: int, config: TrunkConfig) -> None:
+        super().__init__()
+        outputs = 4 * middle
+        first, second = (stride, 1) if config.stride_in_1x1 else (1, stride)
+        self.conv1 = nn.Conv2d(inputs, middle, 1, first, bias=False)
+        self.bn1 = nn.BatchNorm2d(middle, config.bn_eps)
+        self.conv2 = nn.Conv2d(middle, middle, 3, second, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(middle, config.bn_eps)
+        self.conv3 = nn.Conv2d(middle, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs, config.bn_eps)
+        self.windows = [Window(1, first), Window(3, second, 1), Window(1)]
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs, config.bn_eps))
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        shortcut = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
+        x_NCHW = F.relu(self.bn1(self.conv1(x_NCHW)))
+        x_NCHW = F.relu(self.bn2(self.conv2(x_NCHW)))
+        return F.relu(self.bn3(self.conv3(x_NCHW)) + shortcut)
+
+
+class ResNet(Trunk):
+    """ResNet up to res4 (torchvision's layer3)."""
+
+    channels = {4: 256, 8: 512, 16: 1024}
+
+    def __init__(self, blocks: tuple[int, int, int], config: TrunkConfig) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64, config.bn_eps)
+        self.pool_after = config.pool_after
+        windows = [Window(7, 2, 3), Window(3, 2, 0 if config.pool_after else 1)]
+        self.grids = {}
+        inputs = 64
+        for number, (stride, middle, depth) in enumerate(zip(STRIDES, (64, 128, 256), blocks, strict=True), start=1):
+            layer = []
+            for block in range(depth):
+                layer.append(Bottleneck(inputs, middle, 2 if block == 0 and number > 1 else 1, config))
+                inputs = 4 * middle
+                windows += layer[-1].windows
+            setattr(self, f"layer{number}", nn.Sequential(*layer))
+            self.grids[stride] = CellGrid.through(windows)
+
+    def forward(self, image_N3HW: Tensor, deepest: int = 16) -> dict[int, Tensor]:
+        x_NCHW = F.relu(self.bn1(self.conv1(image_N3HW)))
+        if self.pool_after:
+            x_NCHW = F.max_pool2d(x_NCHW, 3, 2, ceil_mode=True)
+        else:
+            x_NCHW = F.max_pool2d(x_NCHW, 3, 2, padding=1)
+        features = {}
+        for stride, layer in zip(STRIDES, (self.layer1, self.layer2, self.layer3), strict=True):
+            if stride > deepest:
+                break
+            x_NCHW = features[stride] = layer(x_NCHW)
+        return features
+
+
+class VGG16(Trunk):
+    """VGG16 without batch-norm: conv3_3, conv4_3, conv5_3 at strides 4, 8, 16 (the pool before each halves)."""
+
+    channels = {4: 256, 8: 512, 16: 512}
+    ends = {4: 16, 8: 23, 16: 30}  # index behind the ReLU of the last convolution, in torchvision's `features`
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        windows: list[Window] = []
+        self.grids = {}
+        inputs = 3
+        for stage, (outputs, depth) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))):
+            if stage:
+                layers.append(nn.MaxPool2d(2, 2))
+                windows.append(Window(2, 2))
+            for _ in range(depth):
+                layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+                windows.append(Window(3, 1, 1))
+                inputs = outputs
+            self.grids[2**stage] = CellGrid.through(windows)
+        self.grids = {stride: self.grids[stride] for stride in STRIDES}
+        self.features = nn.Sequential(*layers)
+
+    def forward(self, image_N3HW: Tensor, deepest: int = 16) -> dict[int, Tensor]:
+        features, begin, x_NCHW = {}, 0, image_N3HW
+        for stride, end in self.ends.items():
+            if stride > deepest:
+                break
+            for layer in self.features[begin:end]:
+                x_NCHW = layer(x_NCHW)
+            features[stride], begin = x_NCHW, end
+        return features
+
+
+class InvertedResidual(nn.Module):
+    """MobileNetV2's block: expand 1x1, depthwise 3x3, project 1x1 (no expansion in the very first block)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int, eps: float) -> None:
+        super().__init__()
+        middle = inputs * expansion
+        expand = [] if expansion == 1 else [_conv_bn_relu6(inputs, middle, 1, 1, 1, eps)]
+        self.conv = nn.Sequential(
+            *expand,
+            _conv_bn_relu6(middle, middle, 3, stride, middle, eps),
+            nn.Conv2d(middle, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs, eps),
+        )
+        self.shortcut = stride == 1 and inputs == outputs
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        out_NCHW: Tensor = self.conv(x_NCHW)
+        return x_NCHW + out_NCHW if self.shortcut else out_NCHW
+
+
+def _conv_bn_relu6(inputs: int, outputs: int, kernel: int, stride: int, groups: int, eps: float) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs, eps), nn.ReLU6())
+
+
+class MobileNetV2(Trunk):
+    """MobileNetV2 up to stride 16. Features are the wide expansions at the head of the next stage, before its stride.
+
+    These are what SSD-style detectors take: 144, 192 and 576 channels instead of 24, 32 and 96.
+    """
+
+    channels = {4: 144, 8: 192, 16: 576}
+    taps = {4: 4, 8: 7, 16: 14}  # index in torchvision's `features` of the block whose expansion is the feature
+    stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 1, 2))
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [_conv_bn_relu6(3, 32, 3, 2, 1, config.bn_eps)]
+        windows = [Window(3, 2, 1)]
+        self.grids = {}
+        inputs = 32
+        for expansion, outputs, depth, first_stride in self.stages:
+            for block in range(depth):
+                stride = first_stride if block == 0 else 1
+                layers.append(InvertedResidual(inputs, outputs, stride, expansion, config.bn_eps))
+                for tap, index in self.taps.items():
+                    if index == len(layers) - 1:
+                        self.grids[tap] = CellGrid.through(windows)
+                windows.append(Window(3, stride, 1))
+                inputs = outputs
+        last = cast(InvertedResidual, layers[-1])
+        last.conv = nn.Sequential(last.conv[0])  # the rest of that block lies behind the deepest feature
+        self.features = nn.Sequential(*layers)
+
+    def forward(self, image_N3HW: Tensor, deepest: int = 16) -> dict[int, Tensor]:
+        features, x_NCHW, begin = {}, image_N3HW, 0
+        for stride, index in self.taps.items():
+            if stride > deepest:
+                break
+            for layer in self.features[begin:index]:
+                x_NCHW = layer(x_NCHW)
+            block, begin = cast(InvertedResidual, self.features[index]), index
+            features[stride] = block.conv[0](x_NCHW)
+        return features
+
+
+def build_trunk(config: TrunkConfig) -> Trunk:
+    """The trunk that the config names, with fresh weights.
+
+    Raises:
+        CheckpointError: no such trunk.
+    """
+    if config.name == "resnet50":
+        return ResNet((3, 4, 6), config)
+    if config.name == "resnet101":
+        return ResNet((3, 4, 23), config)
+    if config.name == "vgg16":
+        return VGG16()
+    if config.name == "mobilenet_v2":
+        return MobileNetV2(config)
+    raise CheckpointError(f"trunk {config.name!r} is not known; known are resnet50, resnet101, vgg16, mobilenet_v2.")
+
+
+def load_imagenet(trunk: Trunk, state: dict[str, Tensor]) -> list[str]:
+    """Puts a torchvision ImageNet state dict into a trunk; returns the names that were left over, for the log.
+
+    Raises:
+        CheckpointError: a tensor of the trunk is missing or has another shape; names it.
+    """
+    own = trunk.state_dict()
+    for name, tensor in own.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        if name not in state:
+            raise CheckpointError(f"{name} is missing: the file is not a torchvision checkpoint of this trunk.")
+        if state[name].shape != tensor.shape:
+            found, needed = tuple(state[name].shape), tuple(tensor.shape)
+            raise CheckpointError(f"{name} is {found}, the trunk needs {needed}: the file is of another architecture.")
+    trunk.load_state_dict({name: state[name].to(torch.float32) for name in own if name in state}, strict=False)
+    return sorted(set(state) - set(own))
