@@ -1,0 +1,135 @@
+"""Objects by url: one front for local disk, S3 and whatever else fsspec knows.
+
+Knows bytes, sizes, versions and what can be wrong with them; knows nothing of pictures, archives or tables. Its
+backends are in `tinyface_core/stores/`. A `Storage` can be pickled: each process makes its own connections, when it
+first needs them. It may be used from several threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from threading import RLock
+from typing import BinaryIO
+
+from tinyface_core.stores.base import (
+    ObjectChanged,
+    ObjectDenied,
+    ObjectError,
+    ObjectInfo,
+    ObjectMissing,
+    StorageOptions,
+    Store,
+)
+from tinyface_core.stores.local import LocalStore
+
+__all__ = [
+    "ObjectChanged",
+    "ObjectDenied",
+    "ObjectError",
+    "ObjectInfo",
+    "ObjectMissing",
+    "Storage",
+    "StorageOptions",
+]
+
+_S3 = ("s3", "s3a", "s3n")
+
+
+class Storage:
+    """Reads and writes objects by their canonical uri.
+
+    What is wrong with one object is an ObjectError (ObjectMissing, ObjectChanged, ObjectDenied). Everything else that
+    lasts longer than the retries is errors.StorageError and names the url: network, credentials, a full disk. An
+    option that makes no sense is errors.SettingsError, at the first use of its protocol.
+    """
+
+    def __init__(self, options: StorageOptions | None = None) -> None:
+        options = options or StorageOptions()
+        if options.endpoint_url is None:  # taken here, so that it travels to workers, which may not have it
+            endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+            options = replace(options, endpoint_url=endpoint or None)
+        self.options = options
+        self._stores: dict[tuple[int, str], Store] = {}
+        self._making = RLock()
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[StorageOptions]]:
+        return Storage, (self.options,)
+
+    def canonical(self, url: str) -> str:
+        """The uri of tables and hashes: `dir/a b` -> `file:///abs/dir/a b`; `s3://bucket/key` stays.
+
+        Nothing is percent-encoded or decoded, links are not resolved, no network is used.
+        """
+        protocol = _protocol(url)
+        if protocol == "file":
+            return LocalStore().canonical(url)
+        return "s3://" + url.split("://", 1)[1] if protocol in _S3 else url
+
+    def stat(self, uri: str) -> ObjectInfo | None:
+        """The object, or None when there is none (or a folder). Raises: ObjectDenied, StorageError."""
+        return self._store(uri).stat(uri)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Objects below the folder `prefix`, recursively, streamed; none when there is no such folder.
+
+        `s3://b/a` lists keys that start with `a/`, never `ab`. S3 gives UTF-8 binary key order, other stores the order
+        that they have; memory is bounded by one page (S3), the folders still to visit (disk) or one folder (others).
+        Folder keys (zero bytes, ending in `/`) are left out. Raises: ObjectDenied for a folder, StorageError.
+        """
+        return self._store(prefix).list(prefix)
+
+    def read(self, uri: str, version: str | None = None) -> bytes:
+        """The whole object, all of one version: `version` if given. Raises: ObjectError, StorageError."""
+        return self._store(uri).read(uri, version)
+
+    def open(self, uri: str, version: str | None = None) -> BinaryIO:
+        """A seekable file that reads ranges, for zip, Parquet and split tars; `read` too may raise as in `read`."""
+        return self._store(uri).open(uri, version)
+
+    def open_stream(self, uri: str, version: str | None = None) -> BinaryIO:
+        """A file to be read once from its start, for tars; a cut connection goes on where it was."""
+        return self._store(uri).open_stream(uri, version)
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Make or replace the object, whole or not at all, within 20 s. Raises: StorageError.
+
+        One PUT; on disk a temporary file beside it (hidden, ending in `.tmp`), fsync of file and folder, rename.
+        Missing folders are made.
+        """
+        self._store(uri).write(uri, data)
+
+    def delete(self, uri: str) -> None:
+        """Remove the object; one that is not there is fine. Raises: StorageError."""
+        self._store(uri).delete(uri)
+
+    def make_folder(self, uri: str) -> None:
+        """Make a folder and those above it; does nothing on object stores. Raises: StorageError."""
+        self._store(uri).make_folder(uri)
+
+    def _store(self, uri: str) -> Store:
+        protocol = _protocol(uri)
+        place = (os.getpid(), protocol)  # connections do not survive a fork
+        store = self._stores.get(place)
+        if store is None:
+            with self._making:
+                store = self._stores.get(place) or self._make(protocol)
+                self._stores[place] = store
+        return store
+
+    def _make(self, protocol: str) -> Store:
+        if protocol == "file":
+            return LocalStore()
+        if protocol in _S3:  # imported when needed: s3fs and botocore take half a second
+            from tinyface_core.stores.s3 import S3Store
+
+            return S3Store(self.options)
+        from tinyface_core.stores.generic import GenericStore
+
+        return GenericStore(protocol, self.options)
+
+
+def _protocol(url: str) -> str:
+    head, separator, _ = url.partition("://")
+    return head.lower() if separator and head.isalnum() else "file"

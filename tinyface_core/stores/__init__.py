@@ -1,0 +1,1 @@
+"""Backends of `tinyface_core.storage`: local disk, S3, and whatever else fsspec knows. Use the front, not these."""

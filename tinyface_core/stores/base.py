@@ -1,0 +1,190 @@
+"""What every store shares: its options, what it tells about an object, what can be wrong with one, and retries.
+
+Knows no protocol. An error about one object (`ObjectError`) is for the readers, which turn it into a row; all
+other failures are `StorageError` and stop the run. Messages never hold credentials.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, BinaryIO, Protocol, TypeVar
+
+from fsspec.caching import ReadAheadCache
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
+
+from tinyface_core.errors import StorageError
+
+READ_PATIENCE_S = 30.0  # since the last byte that came; s3fs by itself goes on for up to 222 s
+WRITE_PATIENCE_S = 18.0  # one write with its retries must end within 20 s: a lease rests on it
+READ_AHEAD_BYTES = 2 << 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StorageOptions:
+    """How to reach the stores; small and picklable, so that it goes to workers.
+
+    endpoint_url: of an S3 store other than AWS; None takes AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL.
+    extra: (key, value) pairs of `--storage-option`, given to fsspec; a dot nests (`client_kwargs.region_name`).
+    """
+
+    endpoint_url: str | None = None
+    anonymous: bool = False
+    profile: str | None = None
+    extra: tuple[tuple[str, str], ...] = ()
+
+    def for_fsspec(self) -> dict[str, Any]:
+        """`extra` as keyword arguments: JSON values are parsed (`true`, `3`), secrets stay as they are."""
+        result: dict[str, Any] = {}
+        for key, text in self.extra:
+            *path, last = key.split(".")
+            place = result
+            for part in path:
+                place = place.setdefault(part, {})
+            place[last] = text if _SECRET_NAME.search(key) else _parsed(text)
+        return result
+
+    def hide(self, text: str) -> str:
+        """`text` without credentials: those of `extra`, of urls, and of signed query strings."""
+        for key, secret in self.extra:
+            if _SECRET_NAME.search(key) and secret:
+                text = text.replace(secret, "***")
+        text = re.sub(r"://[^/@\s]+@", "://***@", text)
+        return _SIGNED_QUERY.sub(r"\1***", text)
+
+
+_SECRET_NAME = re.compile(r"(?i)(^|[._])(key|secret|token|password|username|aws_\w*key\w*|account_key|sas\w*)$")
+_SIGNED_QUERY = re.compile(
+    r"(?i)([?&](?:x-\w+-[\w-]+|awsaccesskeyid|signature|sig|token|password|access_token)=)[^&\s]+"
+)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text.lower() if text in ("True", "False") else text)
+    except ValueError:
+        return text
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What a store tells about one object.
+
+    version: ETag without quotes on S3, `<mtime ns>-<size>` on disk; None where the store tells none.
+    modified: timezone UTC, by the store's clock.
+    """
+
+    uri: str
+    size_bytes: int
+    version: str | None
+    modified: datetime | None
+
+
+class ObjectError(Exception):
+    """Something is wrong with one object while the store works; the readers turn it into a PictureError."""
+
+
+class ObjectMissing(ObjectError):
+    """There is no such object, or no longer."""
+
+
+class ObjectChanged(ObjectError):
+    """The object exists in another version than the one asked for."""
+
+
+class ObjectDenied(ObjectError):
+    """This object may not be read (403, permissions, a bad sector); `code` is the store's, where it gave one."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Transient(Exception):
+    """Inside the stores only: worth another try."""
+
+
+class Store(Protocol):
+    """One backend. Errors as in `Storage`; no method keeps more than one object or one page in memory."""
+
+    def canonical(self, url: str) -> str: ...
+    def stat(self, uri: str) -> ObjectInfo | None: ...
+    def list(self, folder: str) -> Iterator[ObjectInfo]: ...
+    def read(self, uri: str, version: str | None) -> bytes: ...
+    def open(self, uri: str, version: str | None) -> BinaryIO: ...
+    def open_stream(self, uri: str, version: str | None) -> BinaryIO: ...
+    def write(self, uri: str, data: bytes) -> None: ...
+    def delete(self, uri: str) -> None: ...
+    def make_folder(self, uri: str) -> None: ...
+
+
+def with_retries(attempt: Callable[[], T], what: str, patience_s: float = READ_PATIENCE_S) -> T:
+    """What `attempt` returns; `Transient` is tried again, with jitter, for `patience_s` seconds, then StorageError.
+
+    what: names the action and the url in the message, as `reading s3://bucket/key`.
+    """
+    started = time.monotonic()
+    retrying = Retrying(
+        stop=stop_before_delay(patience_s),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        retry=retry_if_exception_type(Transient),
+    )
+    try:
+        return retrying(attempt)
+    except RetryError as error:
+        last = error.last_attempt.exception()
+        tries = error.last_attempt.attempt_number
+        raise StorageError(
+            f"{what}: given up after {tries} tries in {time.monotonic() - started:.0f} s: {last}. "
+            "Is the store reachable? The same command goes on from here."
+        ) from last
+
+
+class RangeFile(io.RawIOBase):
+    """A seekable, read-only file over range reads, with one window of read-ahead.
+
+    fetch(start, stop): exactly these bytes, of one version of the object.
+    """
+
+    def __init__(self, fetch: Callable[[int, int], bytes], size_bytes: int) -> None:
+        super().__init__()
+        self._cache = ReadAheadCache(READ_AHEAD_BYTES, fetch, size_bytes)
+        self._size = size_bytes
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"seek to {base + offset}: before the start of the file")
+        self._position = base + offset
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        stop = self._size if size is None or size < 0 else min(self._size, self._position + size)
+        data: bytes = self._cache._fetch(self._position, stop) if stop > self._position else b""
+        self._position += len(data)
+        return data
+
+    def readall(self) -> bytes:
+        return self.read()
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
