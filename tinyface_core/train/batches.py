@@ -1,0 +1,68 @@
+"""Batches of crops with their targets, drawn ahead of the training step in one thread.
+
+A batch is named by the index of its first crop; the same index always gives the same batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinyface_core.geometry import CellGrid
+from tinyface_core.train.crops import draw_crop
+from tinyface_core.train.data import PictureCache
+from tinyface_core.train.presets import TrainSettings
+from tinyface_core.train.targets import Anchors, assign
+
+
+@dataclass(frozen=True)
+class Batch:
+    """pixels_NHW3 uint8; labels_NTHW int8; cells_P4 int64 (n, t, y, x) of the positives; offsets_P4 float32 theirs."""
+
+    pixels_NHW3: Tensor
+    labels_NTHW: Tensor
+    cells_P4: Tensor
+    offsets_P4: Tensor
+
+    def targets(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """labels_NTHW, cells_P4, offsets_P4 there."""
+        return self.labels_NTHW.to(device), self.cells_P4.to(device), self.offsets_P4.to(device)
+
+
+def make_batch(cache: PictureCache, settings: TrainSettings, grid: CellGrid, first_crop: int) -> Batch:
+    """Crops first_crop .. first_crop + batch - 1 of the settings' seed. grid: of the network's output cells."""
+    cells = -(-settings.crops.side_px // grid.stride)
+    anchors = Anchors.of(settings.spec.templates, grid, (cells, cells))
+    padding = tuple(round(value) for value in settings.spec.network.mean)
+    pixels, labels, places, offsets = [], [], [], []
+    for number in range(settings.batch):
+        rng = np.random.default_rng((settings.seed, first_crop + number))
+        crop = draw_crop(cache, settings.crops, (padding[0], padding[1], padding[2]), rng)
+        targets = assign(anchors, crop.faces_K4, crop.unclear_M4, crop.shown, settings.targets, rng)
+        pixels.append(crop.pixels_HW3)
+        labels.append(targets.labels_THW)
+        places.append(np.insert(targets.cells_P3, 0, number, axis=1))
+        offsets.append(targets.offsets_P4)
+    return Batch(
+        torch.from_numpy(np.stack(pixels)),
+        torch.from_numpy(np.stack(labels)),
+        torch.from_numpy(np.concatenate(places)),
+        torch.from_numpy(np.concatenate(offsets)),
+    )
+
+
+def batches(
+    cache: PictureCache, settings: TrainSettings, grid: CellGrid, first_crop: int, step_crops: int
+) -> Iterator[Batch]:
+    """Batches without end, each step_crops after the one before; two are made ahead."""
+    with ThreadPoolExecutor(1, "crops") as thread:
+        ahead = [thread.submit(make_batch, cache, settings, grid, first_crop + i * step_crops) for i in range(2)]
+        while True:
+            first_crop += step_crops
+            ahead.append(thread.submit(make_batch, cache, settings, grid, first_crop + step_crops))
+            yield ahead.pop(0).result()
