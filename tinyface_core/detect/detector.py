@@ -1,0 +1,122 @@
+"""The detector: a picture -> its faces. Pyramid, tiles, network, decoding, one NMS over all levels, clipping.
+
+    Detector.load("hr-resnet50")(rgb_HW3)
+
+Knows nothing of files, archives or Ray. Paper: section 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from tinyface_core import boxes
+from tinyface_core.detect.decode import Candidates, CellDecoder
+from tinyface_core.detect.detections import Detections
+from tinyface_core.detect.pyramid import Level, Zooms, levels_for, smallest_face_px
+from tinyface_core.detect.resize import resize_region
+from tinyface_core.detect.runtime import Runtime, choose_runtime, prepare
+from tinyface_core.detect.tiling import Tile, tiles
+from tinyface_core.errors import GeometryError
+from tinyface_core.model.checkpoint import ModelSpec, find_bundled, load_checkpoint
+from tinyface_core.model.network import HRNetwork
+
+TILE_PX = 3840 * 2160  # a 1080p picture at 2x: nothing larger is ever computed at once
+
+
+@dataclass(frozen=True)
+class DetectOptions:
+    """None: the checkpoint's default. min_score: exclusive. nms_iou: suppressed strictly above. tile_px: most at once."""
+
+    min_score: float | None = None
+    nms_iou: float | None = None
+    zooms: Zooms | None = None
+    tile_px: int = TILE_PX
+
+
+class Detector:
+    """Finds faces; one instance a process. Deterministic for one machine, precision and thread count."""
+
+    def __init__(self, network: HRNetwork, spec: ModelSpec, runtime: Runtime, options: DetectOptions) -> None:
+        """network: as load_checkpoint gives it; it is prepared for the runtime in place."""
+        self.network = prepare(network, runtime)
+        self.spec = spec
+        self.runtime = runtime
+        self.min_score = spec.defaults.score if options.min_score is None else options.min_score
+        self.nms_iou = spec.defaults.nms_iou if options.nms_iou is None else options.nms_iou
+        self.zooms: Zooms = spec.defaults.zooms if options.zooms is None else options.zooms
+        self.tile_px = options.tile_px
+        self.decoder = CellDecoder(network.grid, spec.templates, spec.decoding)
+        shift = torch.tensor([spec.network.mean, spec.network.std], device=runtime.device)
+        self._mean_311, self._std_311 = shift[:, :, None, None]
+
+    @classmethod
+    def load(
+        cls, model: str | Path, options: DetectOptions | None = None, runtime: Runtime | None = None
+    ) -> Detector:
+        """A bundled model by name, or a checkpoint file by path, on the best device there is.
+
+        Raises:
+            CheckpointError: no such model, or a file that does not fit.
+        """
+        path = find_bundled(str(model)) or Path(model)
+        network, spec = load_checkpoint(path)
+        return cls(network, spec, runtime or choose_runtime(), options or DetectOptions())
+
+    @torch.inference_mode()
+    def __call__(self, rgb_HW3: NDArray[np.uint8]) -> Detections:
+        """The faces of one upright RGB picture, uint8 (H, W, 3) of any size; best score first, none empty.
+
+        Raises:
+            GeometryError: not such an array.
+        """
+        if rgb_HW3.dtype != np.uint8 or rgb_HW3.ndim != 3 or rgb_HW3.shape[2] != 3 or 0 in rgb_HW3.shape:
+            raise GeometryError(f"a picture is uint8 (H, W, 3), this is {rgb_HW3.dtype} {rgb_HW3.shape}.")
+        picture_hw = (rgb_HW3.shape[0], rgb_HW3.shape[1])
+        levels = levels_for(picture_hw, self.zooms, self.spec.templates)
+        found = self.candidates(_as_tensor(rgb_HW3).to(self.runtime.device), levels)
+        kept = boxes.nms(found.boxes_K4, found.scores_K, self.nms_iou)
+        clipped_K4 = boxes.clip(found.boxes_K4[kept], picture_hw)
+        solid = boxes.area(clipped_K4) > 0
+        kept = kept[solid]
+        return Detections(
+            boxes_K4=clipped_K4[solid].cpu().numpy(),
+            scores_K=found.scores_K[kept].cpu().numpy(),
+            template_K=found.template_K[kept].to(torch.int8).cpu().numpy(),
+            zoom_K=found.zoom_K[kept].cpu().numpy(),
+            zooms=tuple(level.zoom for level in levels),
+            min_face_px=smallest_face_px(levels, self.spec.templates),
+        )
+
+    def candidates(self, rgb_HW3: Tensor, levels: list[Level]) -> Candidates:
+        """All boxes above the threshold before NMS, level by level, tile by tile."""
+        parts = []
+        for level in levels:
+            for tile in tiles(
+                level.size.image_hw, align=self.network.strides[-1], halo_px=self.network.halo_px, max_px=self.tile_px
+            ):
+                maps = self.network(self._shown(rgb_HW3, level, tile))
+                kept, first_cell = tile.keep(maps, self.network.grid.stride)
+                parts.append(self.decoder.decode(kept, first_cell, level, self.min_score))
+        return Candidates.joined(parts)
+
+    def _shown(self, rgb_HW3: Tensor, level: Level, tile: Tile) -> Tensor:
+        """The tile's window as the network takes it, (1, 3, h, w); a sliver is filled up to one coarse cell."""
+        image_3HW = resize_region(rgb_HW3, level.size.image_hw, tile.window)
+        image_3HW = (image_3HW - self._mean_311) / self._std_311
+        short_y, short_x = (max(0, self.network.strides[-1] - side) for side in tile.window.hw)
+        if short_y or short_x:
+            image_3HW = F.pad(image_3HW, (0, short_x, 0, short_y))
+        image_13HW = image_3HW[None].to(self.runtime.dtype)
+        return image_13HW.contiguous(memory_format=torch.channels_last)
+
+
+def _as_tensor(rgb_HW3: NDArray[np.uint8]) -> Tensor:
+    """Shares memory where it can; read-only arrays (from Arrow) are copied, torch cannot hold them."""
+    return torch.from_numpy(rgb_HW3 if rgb_HW3.flags.writeable and rgb_HW3.flags.c_contiguous else rgb_HW3.copy())

@@ -1,0 +1,55 @@
+"""The image pyramid: which levels a picture is shown at, and which templates may fire at each.
+
+No level is ever left out in silence: pictures of any size run every level, in tiles where they are large
+(detect/tiling.py). Paper: section 4, "Detection"; docs/decisions.md, "pyramid".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from tinyface_core.geometry import LevelSize
+from tinyface_core.templates import TemplateSet
+
+Zooms = tuple[float, ...] | Literal["adaptive"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One showing of a picture. templates: 0-based ids that may fire here."""
+
+    size: LevelSize
+    templates: tuple[int, ...]
+
+    @property
+    def zoom(self) -> float:
+        return self.size.zoom
+
+
+def levels_for(picture_hw: tuple[int, int], zooms: Zooms, templates: TemplateSet) -> list[Level]:
+    """The levels of one picture, smallest zoom first; zooms as given, or the paper's adaptive ones.
+
+    Raises:
+        SettingsError: no template may fire at one of the zooms.
+    """
+    chosen = adaptive_zooms(picture_hw, templates) if zooms == "adaptive" else zooms
+    return [Level(LevelSize(picture_hw, zoom), templates.at_zoom(zoom)) for zoom in sorted(set(chosen))]
+
+
+def adaptive_zooms(picture_hw: tuple[int, int], templates: TemplateSet) -> tuple[float, ...]:
+    """2^k: whole steps from where the picture is no larger than the largest s = 1 template, half steps from 1x to 2x.
+
+    The authors stop short of 2x on large pictures and lose 1x on tiny ones; both are kept here.
+    """
+    height, width = picture_hw
+    at_one = [template for template in templates.templates if template.resolution == 1] or list(templates.templates)
+    tallest, widest = max(t.height for t in at_one), max(t.width for t in at_one)
+    lowest = min(0, math.floor(math.log2(tallest / height)), math.floor(math.log2(widest / width)))
+    return tuple(2.0**k for k in range(lowest, 1)) + (2.0**0.5, 2.0)
+
+
+def smallest_face_px(levels: list[Level], templates: TemplateSet) -> float:
+    """Height in px of the smallest face that these levels can find."""
+    return min(templates.smallest_face_px(level.zoom) for level in levels)

@@ -1,0 +1,82 @@
+"""Device and precision: the only file that asks the machine what it has."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from tinyface_core.errors import ResourceError
+from tinyface_core.model.network import HRNetwork
+
+log = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how exactly to compute, and why so."""
+
+    device: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "bf16", "fp16"]
+    reason: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES[self.precision]
+
+
+def choose_runtime(device: Device = "auto", precision: Precision = "auto") -> Runtime:
+    """The best of what is there, or what is asked for; logs the choice with its reason.
+
+    Raises:
+        ResourceError: CUDA asked for and not there.
+    """
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise ResourceError("--device cuda: no CUDA device is visible here. Use --device cpu, or a GPU node.")
+    if device == "cpu" and has_cuda:
+        log.warning("a GPU (%s) is present but unused: --device cpu was asked for", torch.cuda.get_device_name())
+    where: Literal["cpu", "cuda"] = "cuda" if has_cuda and device != "cpu" else "cpu"
+    best, why = _best_precision(where)
+    runtime = Runtime(where, best, why) if precision == "auto" else Runtime(where, precision, "asked for by option")
+    log.info("computing on %s in %s: %s", runtime.device, runtime.precision, runtime.reason)
+    return runtime
+
+
+def _best_precision(device: Literal["cpu", "cuda"]) -> tuple[Literal["fp32", "bf16", "fp16"], str]:
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", f"{name} has bf16 units"
+        return "fp16", f"{name} has no bf16 units"
+    if torch.cpu._is_amx_tile_supported():
+        return "bf16", "this processor has AMX bf16 units"
+    if torch.cpu._is_avx512_bf16_supported():
+        return "bf16", "this processor has AVX-512 bf16 instructions"
+    return "fp32", "this processor has no bf16 units"
+
+
+def prepare(network: HRNetwork, runtime: Runtime) -> HRNetwork:
+    """The network ready for inference, changed in place: batch-norm folded in fp32, then cast, channels last."""
+    network.eval().requires_grad_(False)
+    _fold_batch_norm(network)
+    return network.to(device=runtime.device, dtype=runtime.dtype, memory_format=torch.channels_last)
+
+
+def _fold_batch_norm(module: nn.Module) -> None:
+    """Every batch-norm registered right behind a convolution goes into that convolution's weights."""
+    children = list(module.named_children())
+    for (name, child), (next_name, following) in zip(children, children[1:], strict=False):
+        if isinstance(child, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(child, following))
+            setattr(module, next_name, nn.Identity())
+    for child in module.children():
+        _fold_batch_norm(child)
