@@ -11,7 +11,10 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
+from tinyface_core.errors import SettingsError
+
 FORMAT_VERSION = 1
+CARRIED_PREFIX = "carried."  # between the stages only: a carried column may be called `index` or `data`
 
 _dictionary = pa.dictionary(pa.int32(), pa.string())
 _instant = pa.timestamp("us", tz="UTC")
@@ -75,8 +78,23 @@ DETECTIONS_SCHEMA = pa.schema([_PICTURE_FIELDS[0], _COMMIT_FIELDS[1], *_FACE_FIE
 
 
 def images_schema(carried: Iterable[pa.Field] = ()) -> pa.Schema:
-    """Schema of the images table; `carried` are the columns that `--carry` names, last."""
-    return pa.schema([*_PICTURE_FIELDS, *_COMMIT_FIELDS, *carried])
+    """Schema of the images table; `carried` are the columns that `--carry` names, last, and may be null.
+
+    Raises:
+        SettingsError: a carried column has the name of another one. Case does not count: SQL does not see it.
+    """
+    own = [*_PICTURE_FIELDS, *_COMMIT_FIELDS]
+    taken = {field.name.lower() for field in own}
+    columns = [pa.field(field.name, _value_type(field.type)) for field in carried]
+    for column in columns:
+        if column.name.lower() in taken:
+            raise SettingsError(f"--carry {column.name}: the images table has such a column already: rename it there")
+        taken.add(column.name.lower())
+    return pa.schema([*own, *columns])
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 # Between the stages. kind: "record" (one candidate), "end" (the unit is read: count, skipped as JSON) or
@@ -93,8 +111,11 @@ _ENVELOPE_FIELDS = [
 
 def _plain(field: pa.Field) -> pa.Field:
     """Dictionaries are made when a table is written; between stages they would only cost."""
-    kind = pa.string() if pa.types.is_dictionary(field.type) else field.type
-    return pa.field(field.name, kind)
+    return pa.field(field.name, _value_type(field.type))
+
+
+def _travelling(carried: Iterable[pa.Field]) -> list[pa.Field]:
+    return [pa.field(CARRIED_PREFIX + field.name, _value_type(field.type)) for field in carried]
 
 
 def record_schema(carried: Iterable[pa.Field] = ()) -> pa.Schema:
@@ -102,10 +123,11 @@ def record_schema(carried: Iterable[pa.Field] = ()) -> pa.Schema:
     names = {"image_id", "uri", "member", "size_bytes", "sha256", "source_version", "source_modified"}
     names |= {"error_stage", "error_class", "error_message"}
     picture = [_plain(field) for field in _PICTURE_FIELDS if field.name in names]
-    return pa.schema([*_ENVELOPE_FIELDS, *picture, pa.field("data", pa.large_binary()), *carried])
+    return pa.schema([*_ENVELOPE_FIELDS, *picture, pa.field("data", pa.large_binary()), *_travelling(carried)])
 
 
 def row_schema(carried: Iterable[pa.Field] = ()) -> pa.Schema:
     """What detection gives: one row a picture, its faces as a nested list (null except in kind "record")."""
     faces = pa.list_(pa.struct([_plain(field) for field in _FACE_FIELDS]))
-    return pa.schema([*_ENVELOPE_FIELDS, *map(_plain, _PICTURE_FIELDS), pa.field("faces", faces), *carried])
+    picture = map(_plain, _PICTURE_FIELDS)
+    return pa.schema([*_ENVELOPE_FIELDS, *picture, pa.field("faces", faces), *_travelling(carried)])
