@@ -185,8 +185,7 @@ def _heic(data: bytes, header: Header, limits: Limits) -> Picture:
         turned = np.asarray(opened.to_pillow().convert("RGB"))  # libheif turns it itself
     except _PILLOW_ERRORS as why:
         raise _refusal(data, header, why) from why
-    _, taken_at = exif_facts(opened.info.get("exif"))
-    orientation = opened.info.get("original_orientation") or 1
+    orientation, taken_at = exif_facts(opened.info.get("exif"))  # told to the reader, not applied again
     return _picture(replace(header, exif_orientation=orientation, taken_at=taken_at), np.array(turned, np.uint8))
 
 

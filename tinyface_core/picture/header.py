@@ -22,7 +22,8 @@ LONGEST_SIDE_PX = 1_000_000  # libpng's own limit, OpenCV's is near: no picture 
 class Header:
     """width, height: pixels as stored, before orientation. exif_orientation: 1..8, 1 when absent.
 
-    For heic and avif, orientation and time stand where only their libraries look: decoding tells them.
+    For heic and avif, orientation and time stand where only their libraries look: decoding tells them. The size
+    of a heic is an upper bound: its coded picture is cropped.
     """
 
     format: str

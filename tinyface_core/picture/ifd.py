@@ -14,14 +14,14 @@ WIDTH, HEIGHT, ORIENTATION, DATE_TIME = 256, 257, 274, 306
 NEW_SUBFILE_TYPE, STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES = 254, 273, 279, 324, 325
 EXIF_DIRECTORY, DATE_TIME_ORIGINAL, DNG_VERSION = 34665, 36867, 50706
 
-_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _TEXTS = frozenset({2, 7})
 
 Value = tuple[int, ...] | bytes
 
 
-def read_tags(data: bytes, wanted: Collection[int], directory: int | None = None) -> dict[int, Value]:
-    """The wanted tags of one directory; numbers as a tuple, text as bytes; a tag that is absent is left out.
+def read_tags(data: bytes, wanted: Collection[int] | None, directory: int | None = None) -> dict[int, Value]:
+    """The wanted tags (None: all) of one directory; numbers as a tuple, text as bytes; an absent tag is left out.
 
     directory: its offset in data; None is the first one. Classic TIFF and BigTIFF, either byte order.
     Raises struct.error where data ends too early, ValueError where it is no TIFF.
@@ -38,7 +38,7 @@ def read_tags(data: bytes, wanted: Collection[int], directory: int | None = None
     found: dict[int, Value] = {}
     for at in range(first, min(first + entries * entry_bytes, len(data)), entry_bytes):
         tag, kind, count = struct.unpack_from(order + "HH" + offset_code, data, at)
-        if tag not in wanted or not (kind in _NUMBERS or kind in _TEXTS):
+        if (wanted is not None and tag not in wanted) or not (kind in _NUMBERS or kind in _TEXTS):
             continue
         code = order + (f"{count}s" if kind in _TEXTS else f"{count}{_NUMBERS[kind]}")
         value_at = at + entry_bytes - inline_bytes

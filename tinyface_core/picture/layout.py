@@ -153,7 +153,7 @@ def _tiff_extent(data: bytes) -> Extent:
 
 
 def _tiff_is_whole(data: bytes) -> bool:
-    tags = ifd.read_tags(data, [tag for pair in _TIFF_PIXELS for tag in pair])
+    tags = ifd.read_tags(data, None)  # any value that lies beyond the end is a cut file, too
     for offsets_tag, bytes_tag in _TIFF_PIXELS:
         for offset, length in zip(tags.get(offsets_tag, ()), tags.get(bytes_tag, ()), strict=False):
             if offset + length > len(data):
@@ -183,10 +183,12 @@ def _heif_extent(data: bytes) -> Extent:
     for name, skip in ((b"meta", 4), (b"iprp", 0), (b"ipco", 0)):
         box = next(((a, b) for kind, a, b in _boxes(data, *within) if kind == name), None)
         if box is None:
-            if name == b"meta" and _heif_is_whole(data):
+            if name == b"meta" and any(kind == b"moov" for kind, _, _ in _boxes(data, *within)):
                 raise NotDecoded("a sequence of pictures without a still one")
             raise IndexError(f"no box {name!r} before the end of the data")
-        within = (box[0] + skip, min(box[1], len(data)))
+        if box[1] > len(data):
+            raise IndexError(f"the data end within the box {name!r}")
+        within = (box[0] + skip, box[1])
     sizes = [struct.unpack_from(">II", data, a + 4) for kind, a, _ in _boxes(data, *within) if kind == b"ispe"]
     if not sizes:
         raise Damaged("it tells no size")

@@ -120,6 +120,8 @@ def _match(table: tuple[tuple[int, bytes, str], ...], head: bytes) -> str | None
 def _by_brand(head: bytes) -> str | PictureError:
     """ISO base media files share one signature; the brands (ISO 14496-12, box `ftyp`) tell them apart."""
     size = int.from_bytes(head[:4], "big")
+    if len(head) < min(size, 4096):
+        return _error(ErrorClass.TRUNCATED, f"the file ends after {len(head)} bytes, within its first box")
     brands = [head[8:12]] + [head[at : at + 4] for at in range(16, min(size, len(head)), 4)]
     if brands[0] == b"crx ":
         return _error(ErrorClass.UNSUPPORTED, "this is a camera's raw file (CR3), a format that is not decoded here")
