@@ -8,7 +8,7 @@ first needs them. It may be used from several threads.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from threading import RLock
 from typing import BinaryIO
@@ -71,14 +71,22 @@ class Storage:
         """The object, or None when there is none (or a folder). Raises: ObjectDenied, StorageError."""
         return self._store(uri).stat(uri)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(
+        self, prefix: str, *, starts_with: str = "", enter: Callable[[str], bool] = lambda folder: True
+    ) -> Iterator[ObjectInfo]:
         """Objects below the folder `prefix`, recursively, streamed; none when there is no such folder.
 
         `s3://b/a` lists keys that start with `a/`, never `ab`. S3 gives UTF-8 binary key order, other stores the order
         that they have; memory is bounded by one page (S3), the folders still to visit (disk) or one folder (others).
-        Folder keys (zero bytes, ending in `/`) are left out. Raises: ObjectDenied for a folder, StorageError.
+        Folder keys (zero bytes, ending in `/`) are left out. starts_with, enter: hints that spare work where the store
+        can use them: how a name directly below `prefix` starts; whether a folder (its uri) may hold what is sought.
+        Raises: ObjectDenied for a folder, StorageError.
         """
-        return self._store(prefix).list(prefix)
+        return self._store(prefix).list(prefix, starts_with, enter)
+
+    def has_folder(self, uri: str) -> bool:
+        """Whether there is such a folder, maybe empty; on object stores, anything below it. Raises as `list`."""
+        return self._store(uri).has_folder(uri)
 
     def read(self, uri: str, version: str | None = None) -> bytes:
         """The whole object, all of one version: `version` if given. Raises: ObjectError, StorageError."""

@@ -6,6 +6,7 @@ other failures are `StorageError` and stop the run. Messages never hold credenti
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
@@ -15,14 +16,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO, Protocol, TypeVar
 
-from fsspec.caching import ReadAheadCache
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
 from tinyface_core.errors import StorageError
 
 READ_PATIENCE_S = 30.0  # since the last byte that came; s3fs by itself goes on for up to 222 s
 WRITE_PATIENCE_S = 18.0  # one write with its retries must end within 20 s: a lease rests on it
-READ_AHEAD_BYTES = 2 << 20
+_AHEAD_MIN_BYTES, _AHEAD_START_BYTES, _AHEAD_MAX_BYTES = 64 << 10, 256 << 10, 8 << 20
 
 T = TypeVar("T")
 
@@ -116,7 +116,8 @@ class Store(Protocol):
 
     def canonical(self, url: str) -> str: ...
     def stat(self, uri: str) -> ObjectInfo | None: ...
-    def list(self, folder: str) -> Iterator[ObjectInfo]: ...
+    def list(self, folder: str, starts_with: str, enter: Callable[[str], bool]) -> Iterator[ObjectInfo]: ...
+    def has_folder(self, uri: str) -> bool: ...
     def read(self, uri: str, version: str | None) -> bytes: ...
     def open(self, uri: str, version: str | None) -> BinaryIO: ...
     def open_stream(self, uri: str, version: str | None) -> BinaryIO: ...
@@ -150,14 +151,17 @@ def with_retries(attempt: Callable[[], T], what: str, patience_s: float = READ_P
 class RangeFile(io.RawIOBase):
     """A seekable, read-only file over range reads, with one window of read-ahead.
 
-    fetch(start, stop): exactly these bytes, of one version of the object.
+    The window grows while reads go on where they were, and shrinks when they jump: reading a zip costs few requests,
+    walking the headers of a tar of large members few bytes. fetch(start, stop): exactly these bytes, of one version.
     """
 
     def __init__(self, fetch: Callable[[int, int], bytes], size_bytes: int) -> None:
         super().__init__()
-        self._cache = ReadAheadCache(READ_AHEAD_BYTES, fetch, size_bytes)
+        self._fetch = fetch
         self._size = size_bytes
         self._position = 0
+        self._window, self._window_start = b"", 0
+        self._ahead_bytes = _AHEAD_START_BYTES
 
     def readable(self) -> bool:
         return True
@@ -171,15 +175,30 @@ class RangeFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         if base + offset < 0:
-            raise ValueError(f"seek to {base + offset}: before the start of the file")
+            raise OSError(errno.EINVAL, f"seek to {base + offset}: before the start of the file")
         self._position = base + offset
         return self._position
 
     def read(self, size: int = -1) -> bytes:
         stop = self._size if size is None or size < 0 else min(self._size, self._position + size)
-        data: bytes = self._cache._fetch(self._position, stop) if stop > self._position else b""
+        data = self._between(self._position, stop) if stop > self._position else b""
         self._position += len(data)
         return data
+
+    def _between(self, start: int, stop: int) -> bytes:
+        window_stop = self._window_start + len(self._window)
+        head = b""
+        if self._window_start <= start < window_stop:
+            if stop <= window_stop:
+                return self._window[start - self._window_start : stop - self._window_start]
+            head, start = self._window[start - self._window_start :], window_stop
+        if 0 <= start - window_stop <= self._ahead_bytes:
+            self._ahead_bytes = min(2 * self._ahead_bytes, _AHEAD_MAX_BYTES)
+        else:
+            self._ahead_bytes = max(self._ahead_bytes // 2, _AHEAD_MIN_BYTES)
+        self._window = self._fetch(start, min(self._size, max(stop, start + self._ahead_bytes)))
+        self._window_start = start
+        return head + self._window[: stop - start]
 
     def readall(self) -> bytes:
         return self.read()

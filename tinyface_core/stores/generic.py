@@ -52,7 +52,7 @@ class GenericStore:
             return None
         return self._info(uri, found) if found.get("type", "file") == "file" else None
 
-    def list(self, folder: str) -> Iterator[ObjectInfo]:
+    def list(self, folder: str, starts_with: str, enter: Callable[[str], bool]) -> Iterator[ObjectInfo]:
         pending = [folder]
         while pending:
             place = pending.pop()
@@ -64,9 +64,16 @@ class GenericStore:
                 name = str(entry["name"])
                 uri = name if "://" in name else f"{self._protocol}://{name.lstrip('/')}"
                 if entry.get("type") == "directory":
-                    pending.append(uri)
+                    if enter(uri):
+                        pending.append(uri)
                 elif uri.rstrip("/") != place.rstrip("/"):  # `ls` of a file gives the file itself
                     yield self._info(uri, entry)
+
+    def has_folder(self, uri: str) -> bool:
+        try:
+            return bool(self._try(lambda: self._fs.isdir(uri), "asking for", uri))
+        except ObjectMissing:
+            return False
 
     def read(self, uri: str, version: str | None) -> bytes:
         self._check(uri, version)

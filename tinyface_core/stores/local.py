@@ -12,12 +12,12 @@ import os
 import re
 import stat as modes
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
 from tinyface_core.errors import StorageError
-from tinyface_core.stores.base import ObjectChanged, ObjectDenied, ObjectInfo, ObjectMissing
+from tinyface_core.stores.base import ObjectChanged, ObjectDenied, ObjectError, ObjectInfo, ObjectMissing
 
 _STREAM_BUFFER_BYTES = 1 << 20
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR)
@@ -38,9 +38,9 @@ class LocalStore:
             raise mapped from error
         return _info(uri, found) if modes.S_ISREG(found.st_mode) else None
 
-    def list(self, folder: str) -> Iterator[ObjectInfo]:
+    def list(self, folder: str, starts_with: str, enter: Callable[[str], bool]) -> Iterator[ObjectInfo]:
         """Files below `folder`, links followed (never into a loop), in the order that the disk gives."""
-        root = _path(folder.rstrip("/") or folder)
+        root = _path(folder.rstrip("/") if folder != "file:///" else folder)
         pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [(root, ())]
         while pending:
             path, above = pending.pop()
@@ -51,14 +51,20 @@ class LocalStore:
                     continue
                 with os.scandir(path) as entries:
                     for entry in entries:
+                        if not above and not entry.name.startswith(starts_with):
+                            continue
                         if _is_folder(entry):
-                            pending.append((entry.path, (*above, identity)))
+                            if enter("file://" + _shown(entry.path)):
+                                pending.append((entry.path, (*above, identity)))
                         elif (info := _listed(entry)) is not None:
                             yield info
             except OSError as error:
                 if isinstance(mapped := _about(error, "file://" + _shown(path)), ObjectMissing):
                     continue  # vanished since its parent was read
                 raise mapped from error
+
+    def has_folder(self, uri: str) -> bool:
+        return os.path.isdir(_path(uri))
 
     def read(self, uri: str, version: str | None) -> bytes:
         with self.open(uri, version) as file:
@@ -116,7 +122,11 @@ class _CheckedFile(io.FileIO):
         super().__init__(_path(uri), "rb")
         self._uri = uri
         self._wanted = version
-        self._check()
+        try:
+            self._check()
+        except ObjectError:
+            self.close()
+            raise
 
     def _check(self) -> None:
         found = os.fstat(self.fileno())

@@ -58,11 +58,13 @@ class S3Store:
             return None
         return ObjectInfo(uri, int(head["ContentLength"]), _etag(head), head["LastModified"].astimezone(UTC))
 
-    def list(self, folder: str) -> Iterator[ObjectInfo]:
-        """Objects below `folder`, by key in UTF-8 binary order, a page of 1,000 at a time; folder keys left out."""
-        bucket, prefix = _split(folder)
-        if prefix and not prefix.endswith("/"):
-            prefix += "/"
+    def list(self, folder: str, starts_with: str, enter: Callable[[str], bool]) -> Iterator[ObjectInfo]:
+        """Objects below `folder`, by key in UTF-8 binary order, a page of 1,000 at a time; folder keys left out.
+
+        `enter` is not asked: to skip a folder would cost as many requests as to list it.
+        """
+        bucket, prefix = _prefix(folder)
+        prefix += starts_with
         token: dict[str, Any] = {}
         while True:
             try:
@@ -76,6 +78,14 @@ class S3Store:
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def has_folder(self, uri: str) -> bool:
+        bucket, prefix = _prefix(uri)
+        try:
+            page = self._call("listing", uri, "list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        except ObjectMissing:
+            return False
+        return bool(page.get("Contents"))
 
     def read(self, uri: str, version: str | None) -> bytes:
         with _Body(self, uri, version) as body:
@@ -256,6 +266,11 @@ class _Body(io.RawIOBase):
 def _split(uri: str) -> tuple[str, str]:
     bucket, _, key = uri.split("://", 1)[1].partition("/")
     return bucket, key
+
+
+def _prefix(folder: str) -> tuple[str, str]:
+    bucket, key = _split(folder)
+    return bucket, key if not key or key.endswith("/") else key + "/"
 
 
 def _etag(response: dict[str, Any]) -> str | None:

@@ -1,0 +1,97 @@
+"""Which names are pictures to try, which are archives, and what the others are counted under.
+
+Judges by names alone. Everything is a candidate except hidden names, sidecars and what the user leaves out: a file
+that turns out to be no picture gets an error row, a sidecar would only get a useless one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from fsspec.utils import glob_translate
+
+from tinyface_core.archive.record import Kind
+from tinyface_core.errors import SettingsError
+
+SIDECARS = frozenset({
+    ".json", ".jsonl", ".txt", ".cls", ".xml", ".csv", ".tsv", ".npy", ".npz", ".yaml", ".yml", ".md", ".html",
+    ".pickle", ".pkl", ".pth", ".idx", ".log",
+})  # fmt: skip
+_HIDDEN = frozenset({"__macosx", "thumbs.db", "desktop.ini", "_success"})
+_KINDS = {".tar.gz": Kind.TAR_GZ, ".tgz": Kind.TAR_GZ, ".tar": Kind.TAR, ".zip": Kind.ZIP, ".parquet": Kind.PARQUET}
+
+
+@dataclass(frozen=True)
+class CandidateFilter:
+    """Which names become rows.
+
+    all_files: hidden names and sidecars too. include, exclude: globs; one with a `/` is matched with the whole name
+    (below the input, or inside the archive), one without with its last part. `include` is asked about pictures, not
+    about the archives that hold them; `exclude` about both.
+    """
+
+    all_files: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def skipped_as(self, name: str) -> str | None:
+        """None for a candidate; else what to count it under: `hidden`, `excluded`, or a sidecar's `.json`.
+
+        name: with `/` between its parts, relative to the input, or a member's name.
+        """
+        if not self.all_files:
+            if _is_hidden(name):
+                return "hidden"
+            if (extension := extension_of(name)) in SIDECARS:
+                return extension
+        return self.left_out(name)
+
+    def left_out(self, name: str) -> str | None:
+        """As `skipped_as`, by `include` and `exclude` alone: for names that the user gave one by one."""
+        if self._included and kind_of(name) is Kind.PICTURE and not _any(self._included, name):
+            return "excluded"
+        return "excluded" if _any(self._excluded, name) else None
+
+    @cached_property
+    def _included(self) -> list[tuple[bool, re.Pattern[str]]]:
+        return [_pattern(glob) for glob in self.include]
+
+    @cached_property
+    def _excluded(self) -> list[tuple[bool, re.Pattern[str]]]:
+        return [_pattern(glob) for glob in self.exclude]
+
+
+def kind_of(name: str) -> Kind:
+    """What a source is by its extension, in any case; PICTURE for all that is no archive."""
+    lower = name.lower()
+    return next((kind for ending, kind in _KINDS.items() if lower.endswith(ending)), Kind.PICTURE)
+
+
+def extension_of(name: str) -> str:
+    """Lower case with its dot, as `.json`; empty where there is none."""
+    last = name.rsplit("/", 1)[-1].lower()
+    stem, dot, extension = last.rpartition(".")
+    return dot + extension if stem else ""
+
+
+def _is_hidden(name: str) -> bool:
+    """`.` and `..` are ways to write a path (`tar -c .` does), not names."""
+    return any(
+        part.lower() in _HIDDEN or (part.startswith(".") and part not in (".", "..")) for part in name.split("/")
+    )
+
+
+@lru_cache(maxsize=1000)
+def _pattern(glob: str) -> tuple[bool, re.Pattern[str]]:
+    try:
+        return "/" in glob, re.compile(glob_translate(glob))
+    except (ValueError, re.error) as error:
+        raise SettingsError(f"--include/--exclude {glob!r}: not a pattern: {error}") from error
+
+
+def _any(patterns: Iterable[tuple[bool, re.Pattern[str]]], name: str) -> bool:
+    last = name.rsplit("/", 1)[-1]
+    return any(pattern.match(name if whole else last) for whole, pattern in patterns)

@@ -1,0 +1,155 @@
+"""Manifests: lists of urls in a text, CSV or Parquet file, each entry one picture or archive.
+
+Relative entries are resolved against the manifest's folder. An entry that is not there is a source all the same:
+reading it gives the error row. Entries were chosen one by one, so hidden names and sidecars among them are rows too.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import posixpath
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tinyface_core.archive.candidates import kind_of
+from tinyface_core.archive.record import Source
+from tinyface_core.errors import InputError
+from tinyface_core.storage import ObjectError, ObjectInfo, Storage
+
+URI_NAMES = (
+    "uri", "url", "path", "image", "image_url", "image_uri", "image_path", "file", "file_name", "filename", "file_path",
+    "filepath", "location", "key",
+)  # fmt: skip
+_ROWS = 1000
+_THREADS = 16
+
+Entry = tuple[str, dict[str, Any]]  # uri, values of the carried columns
+
+
+def is_manifest(uri: str) -> bool:
+    """By its name; a Parquet file needs a look at its columns as well."""
+    return uri.lower().endswith((".txt", ".csv"))
+
+
+def uri_column(names: Sequence[str]) -> str | None:
+    """The column that holds urls: the first of the usual names, in any case."""
+    lower = {name.strip().lower(): name for name in reversed(names)}
+    return next((lower[name] for name in URI_NAMES if name in lower), None)
+
+
+def manifest_sources(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> Iterator[Source]:
+    """A source for each entry, in order, streamed.
+
+    Raises: InputError (no uri column, a carried column that is not there, bad CSV), StorageError.
+    """
+    entries = _entries(manifest, storage, carry)
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="manifest") as pool:
+        while batch := list(islice(entries, _ROWS)):
+            found = pool.map(lambda entry: _stat(entry[0], storage), batch)
+            for (uri, carried), info in zip(batch, found, strict=True):
+                size, version, modified = (info.size_bytes, info.version, info.modified) if info else (None,) * 3
+                yield Source(uri, kind_of(uri), size, version, modified, carried)
+
+
+def carried_types(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> dict[str, pa.DataType]:
+    """Types of the carried columns; those of a CSV are strings. Raises: InputError, ObjectError, StorageError."""
+    if manifest.uri.lower().endswith(".parquet"):
+        with storage.open(manifest.uri, manifest.version) as file:
+            schema = pq.ParquetFile(file).schema_arrow
+        check_carried(manifest.uri, schema.names, carry)
+        return {name: schema.field(name).type for name in carry}
+    with _csv_rows(manifest, storage) as (names, _):
+        check_carried(manifest.uri, names, carry)
+    return {name: pa.string() for name in carry}
+
+
+def check_carried(uri: str, names: Sequence[str], carry: Sequence[str]) -> None:
+    """Raises: InputError, which names the columns that are there."""
+    for name in carry:
+        if name not in names:
+            there = ", ".join(names[:30]) or "none"
+            raise InputError(f"--carry {name}: {uri} has no such column; it has: {there}")
+
+
+def _stat(uri: str, storage: Storage) -> ObjectInfo | None:
+    """What the store tells of an entry; None where it is missing or denied, which reading it will tell."""
+    try:
+        return storage.stat(uri)
+    except ObjectError:
+        return None
+
+
+def _entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> Iterator[Entry]:
+    folder = manifest.uri.rsplit("/", 1)[0]
+    rows = _parquet_entries if manifest.uri.lower().endswith(".parquet") else _csv_entries
+    for url, carried in rows(manifest, storage, carry):
+        if url:
+            yield _resolved(url, folder, storage), carried
+
+
+def _resolved(url: str, folder: str, storage: Storage) -> str:
+    if "://" in url or url.startswith("/"):
+        return storage.canonical(url)
+    scheme, _, path = folder.partition("://")
+    if any(part in (".", "..") for part in url.split("/")):
+        return f"{scheme}://{posixpath.normpath(f'{path}/{url}')}"
+    return f"{folder}/{url}"
+
+
+def _csv_entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> Iterator[Entry]:
+    with _csv_rows(manifest, storage) as (names, rows):
+        check_carried(manifest.uri, names, carry)
+        if manifest.uri.lower().endswith(".txt"):
+            yield from ((row[0].strip(), {}) for row in rows)
+            return
+        column = names.index(_required_uri_column(manifest.uri, names))
+        carried = {name: names.index(name) for name in carry}
+        try:
+            for row in rows:
+                values = {name: row[place] if place < len(row) else None for name, place in carried.items()}
+                yield (row[column].strip() if column < len(row) else ""), values
+        except csv.Error as error:
+            raise InputError(f"{manifest.uri}: not a CSV: {error}") from error
+
+
+@contextmanager
+def _csv_rows(manifest: ObjectInfo, storage: Storage) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
+    """(column names, rows) of a CSV; of a text, no names and its lines as rows of one."""
+    with storage.open_stream(manifest.uri, manifest.version) as stream:
+        # Bytes that are not UTF-8 become \xNN, which is how the local store shows the file names that hold them.
+        text = io.TextIOWrapper(stream, "utf-8-sig", "backslashreplace", newline="")
+        if manifest.uri.lower().endswith(".txt"):
+            yield [], ([line] for line in text)
+            return
+        head = text.readline()
+        separator = next((sign for sign in ",;\t|" if sign in head), ",")
+        names = next(csv.reader([head], delimiter=separator), [])
+        yield [name.strip() for name in names], csv.reader(text, delimiter=separator)
+
+
+def _parquet_entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> Iterator[Entry]:
+    with storage.open(manifest.uri, manifest.version) as file, pq.ParquetFile(file, buffer_size=1 << 20) as parquet:
+        names = parquet.schema_arrow.names
+        column = _required_uri_column(manifest.uri, names)
+        check_carried(manifest.uri, names, carry)
+        for batch in parquet.iter_batches(_ROWS, columns=[column, *carry], use_threads=False):
+            carried = [batch.column(name).to_pylist() for name in carry]
+            for place, url in enumerate(batch.column(column).to_pylist()):
+                yield str(url or ""), {name: values[place] for name, values in zip(carry, carried, strict=True)}
+
+
+def _required_uri_column(uri: str, names: Sequence[str]) -> str:
+    found = uri_column(names)
+    if found is None:
+        there = ", ".join(names[:30]) or "none"
+        raise InputError(
+            f"{uri}: a manifest needs a column of urls (one of {', '.join(URI_NAMES[:5])}, ...); it has: {there}"
+        )
+    return found

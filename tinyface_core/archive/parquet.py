@@ -1,0 +1,184 @@
+"""Parquet files that hold pictures: a binary column, or a struct of `bytes` and `path` as Hugging Face writes it.
+
+Only the needed columns are read, a few rows at a time. Rows are pictures whatever they are called: `--include` and
+`--exclude` apply to their names, hidden names and sidecars do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tinyface_core.archive.candidates import CandidateFilter
+from tinyface_core.archive.members import MAX_PICTURE_BYTES, ArchiveBroken, Numbering, Occurrences, shown, too_large
+from tinyface_core.archive.record import Record, Source, Unit
+from tinyface_core.errors import ErrorClass, PictureError, Stage
+from tinyface_core.storage import Storage
+
+_ROWS = 16  # at a time
+_STREAM_BYTES = 1 << 20  # else a whole column chunk is read into memory
+_DATA_NAMES = ("image", "bytes", "data", "content", "image_bytes", "img", "picture", "jpg", "jpeg", "png", "webp")
+_NAME_NAMES = ("path", "name", "key", "__key__", "file_name", "filename", "file_path", "image_path", "image_name")
+
+
+@dataclass(frozen=True)
+class PictureColumns:
+    """Where the pictures and their names are: paths as ("image", "bytes"). names: None for the row number."""
+
+    data: tuple[str, ...]
+    names: tuple[str, ...] | None
+
+
+def picture_columns(schema: pa.Schema) -> PictureColumns | None:
+    """The columns of pictures and of their names; None where no column is binary.
+
+    Of several binary columns the one with a usual name (`image`, `bytes`, ...), else the first.
+    """
+    found = {field.name: path for field in schema if (path := _data_path(field)) is not None}
+    if not found:
+        return None
+    chosen = next((name for name in _DATA_NAMES if name in found), next(iter(found)))
+    if len(found[chosen]) > 1 and schema.field(chosen).type.get_field_index("path") >= 0:
+        return PictureColumns(found[chosen], (chosen, "path"))
+    names = {field.name.lower(): field.name for field in schema if _is_name(field)}
+    name = next((names[name] for name in _NAME_NAMES if name in names), None)
+    return PictureColumns(found[chosen], None if name is None else (name,))
+
+
+@contextmanager
+def opened(source: Source, storage: Storage) -> Iterator[pq.ParquetFile]:
+    """The file with its footer read. Raises: ArchiveBroken, ObjectError, StorageError."""
+    with storage.open(source.uri, source.version) as file:
+        try:
+            parquet = pq.ParquetFile(file, buffer_size=_STREAM_BYTES, pre_buffer=False, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as error:
+            size = file.seek(0, 2)
+            file.seek(0)
+            cut = size == 0 or file.read(4) == b"PAR1"
+            raise ArchiveBroken(ErrorClass.TRUNCATED if cut else ErrorClass.CORRUPT, _line(error)) from error
+        with parquet:
+            yield parquet
+
+
+def read_parquet(
+    unit: Unit, storage: Storage, candidates: CandidateFilter, numbering: Numbering, carry: Sequence[str]
+) -> Iterator[Record]:
+    """A record for each row of the unit. Raises: ArchiveBroken, ObjectError, StorageError."""
+    source = unit.sources[0]
+    with opened(source, storage) as parquet:
+        columns = picture_columns(parquet.schema_arrow)
+        if columns is None:
+            raise ArchiveBroken(ErrorClass.NOT_AN_IMAGE, "no binary column: the file holds no pictures")
+        carried = [name for name in carry if name in parquet.schema_arrow.names]
+        occurrences = Occurrences(unit.occurrences)
+        for row, values in _rows(parquet, unit, columns, carried):
+            name = _raw_name(values[columns.names].as_py() if columns.names else None, row)
+            occurrence = occurrences.of(name, row) if columns.names else 0
+            if (skipped := candidates.left_out(shown(name))) is not None:
+                numbering.skipped[skipped] += 1
+            elif not numbering.wants_next():
+                numbering.pass_over()
+            else:
+                own = {column: values[column,].as_py() for column in carried}
+                yield numbering.record(source, (name, occurrence), _data(columns, values), carried=own)
+
+
+def name_values(parquet: pq.ParquetFile, columns: PictureColumns) -> Iterator[bytes]:
+    """The names of all rows, in order, without reading the pictures. Raises: ArchiveBroken, StorageError."""
+    assert columns.names is not None
+    row = 0
+    for batch in _batches(parquet, list(range(parquet.num_row_groups)), [columns.names], 1000):
+        values = _leaf(batch, columns.names).to_pylist()
+        for value in values:
+            yield _raw_name(value, row)
+            row += 1
+
+
+def _rows(
+    parquet: pq.ParquetFile, unit: Unit, columns: PictureColumns, carried: list[str]
+) -> Iterator[tuple[int, dict[tuple[str, ...], pa.Scalar]]]:
+    """(row number in the file, values) for the rows of the unit; row groups outside it are not read."""
+    start, stop = unit.start or 0, parquet.metadata.num_rows if unit.stop is None else unit.stop
+    first = 0
+    for group in range(parquet.num_row_groups):
+        rows = parquet.metadata.row_group(group).num_rows
+        if first < stop and first + rows > start:
+            row = first
+            wanted = [columns.data, *([columns.names] if columns.names else []), *((name,) for name in carried)]
+            for batch in _batches(parquet, [group], wanted, _ROWS):
+                named = {path: _leaf(batch, path) for path in wanted}
+                for place in range(batch.num_rows):
+                    if start <= row < stop:
+                        yield row, {path: column[place] for path, column in named.items()}
+                    row += 1
+                if row >= stop:
+                    break
+        first += rows
+
+
+def _batches(
+    parquet: pq.ParquetFile, groups: list[int], paths: list[tuple[str, ...]], rows: int
+) -> Iterator[pa.RecordBatch]:
+    columns = [".".join(path) for path in paths]
+    batches = iter(parquet.iter_batches(rows, row_groups=groups, columns=columns, use_threads=False))
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowException, OSError) as error:
+            raise ArchiveBroken(ErrorClass.CORRUPT, _line(error)) from error
+        if batch is None:
+            return
+        yield batch
+
+
+def _data(columns: PictureColumns, values: dict[tuple[str, ...], pa.Scalar]) -> bytes | PictureError:
+    scalar = values[columns.data]
+    if not scalar.is_valid:
+        return PictureError(Stage.ARCHIVE, ErrorClass.UNREADABLE, f"the row holds no bytes in {'.'.join(columns.data)}")
+    size = len(scalar.as_buffer())
+    return too_large(f"{size} bytes", f"{MAX_PICTURE_BYTES} bytes") if size > MAX_PICTURE_BYTES else scalar.as_py()
+
+
+def _raw_name(value: Any, row: int) -> bytes:
+    """A row without a name is called by its number."""
+    return (str(row) if value is None or value == "" else str(value)).encode("utf-8", "surrogateescape")
+
+
+def _leaf(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array:
+    """The column at a path; null where the struct around it is null."""
+    column = batch.column(path[0])
+    for part in path[1:]:
+        column = pc.struct_field(column, part)
+    return column
+
+
+def _data_path(field: pa.Field) -> tuple[str, ...] | None:
+    kind = field.type
+    if _is_binary(kind):
+        return (field.name,)
+    if pa.types.is_struct(kind):
+        place = kind.get_field_index("bytes")
+        if place >= 0 and _is_binary(kind.field(place).type):
+            return (field.name, "bytes")
+    return None
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    """Of any length: a column of fixed length holds hashes."""
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _is_name(field: pa.Field) -> bool:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer)
+    return any(test(kind) for test in tests)
+
+
+def _line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0][:300] or type(error).__name__

@@ -1,0 +1,146 @@
+"""Where a large archive is cut into units: by a zip's directory, a tar's headers, a Parquet file's footer.
+
+Reads no picture. What is damaged behind a cut is left to the last unit, which is open to the end: reading it gives
+the error row.
+"""
+
+from __future__ import annotations
+
+import builtins
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pyarrow.parquet import ParquetFile, RowGroupMetaData
+
+from tinyface_core.archive import parquet, zip
+from tinyface_core.archive.candidates import CandidateFilter
+from tinyface_core.archive.members import MAX_MEMBERS, ArchiveBroken, Occurrences, shown
+from tinyface_core.archive.record import Source, Unit
+from tinyface_core.archive.tar import Members, is_plain
+from tinyface_core.storage import Storage
+
+_SLACK = 2  # a row group is read whole up to this many times the limits: to cut it means to decode it twice
+
+
+@dataclass(frozen=True)
+class UnitLimits:
+    """What a unit may hold: candidates, and their encoded bytes."""
+
+    pictures: int
+    bytes: int
+
+
+def split_zip(source: Source, storage: Storage, candidates: CandidateFilter, limits: UnitLimits) -> list[Unit]:
+    """Units by unpacked size. Raises: ArchiveBroken, ObjectError, StorageError."""
+    starts, count, size = [0], 0, 0
+    with zip.opened(source, storage) as archive:
+        for index, info in enumerate(archive.infolist()):
+            if info.is_dir() or zip.skipped_as(info, zip.raw_name(info), candidates) is not None:
+                continue
+            if count and (count >= limits.pictures or size + info.file_size > limits.bytes):
+                starts.append(index)
+                count = size = 0
+            count += 1
+            size += info.file_size
+    return [Unit((source,), start, stop) for start, stop in _neighbours(starts)]
+
+
+@dataclass
+class _Cut:
+    """A unit of a tar that is being gathered."""
+
+    index: int
+    offset: int
+    count: int = 0
+    occurrences: dict[int, int] = field(default_factory=dict)
+
+
+def split_tar(source: Source, storage: Storage, candidates: CandidateFilter, limits: UnitLimits) -> list[Unit]:
+    """Units of a plain tar, found by walking its headers. Raises: ArchiveBroken, ObjectError, StorageError."""
+    cuts = [_Cut(0, 0)]
+    occurrences = Occurrences()
+    with storage.open(source.uri, source.version) as file:
+        members = Members(file, seekable=True)
+        try:
+            for index, member in enumerate(members):
+                if set(members.global_headers) - {"comment"}:
+                    return [Unit((source,), 0)]  # they would have to be known to every unit behind them
+                if index >= MAX_MEMBERS:
+                    break
+                if not is_plain(member.info):
+                    continue
+                name = member.name
+                counted = candidates.skipped_as(shown(name)) is None
+                here = cuts[-1]
+                full = here.count >= limits.pictures
+                if counted and here.count and (full or _end_of(member.info) - here.offset > limits.bytes):
+                    here = _Cut(index, member.info.offset)
+                    cuts.append(here)
+                here.count += counted
+                if occurrence := occurrences.of(name):
+                    here.occurrences[index] = occurrence
+        except ArchiveBroken:
+            pass
+    stops = [*(cut.index for cut in cuts[1:]), None]
+    return [
+        Unit((source,), cut.index, stop, cut.offset, cut.occurrences)
+        for cut, stop in builtins.zip(cuts, stops, strict=True)
+    ]
+
+
+def split_parquet(source: Source, storage: Storage, limits: UnitLimits) -> list[Unit]:
+    """Units of rows, at borders of row groups where these are not too large.
+
+    Raises: ArchiveBroken, ObjectError, StorageError.
+    """
+    with parquet.opened(source, storage) as file:
+        columns = parquet.picture_columns(file.schema_arrow)
+        if columns is None:
+            return [Unit((source,), 0)]
+        starts = _row_starts(file, columns, limits)
+        repeated: dict[int, int] = {}
+        if len(starts) > 1 and columns.names is not None:
+            seen = Occurrences()
+            for row, name in enumerate(parquet.name_values(file, columns)):
+                if occurrence := seen.of(name):
+                    repeated[row] = occurrence
+    units = []
+    for start, stop in _neighbours(starts):
+        own = {row: repeated[row] for row in range(start, stop or max(repeated, default=0) + 1) if row in repeated}
+        units.append(Unit((source,), start, stop, 0, own))
+    return units
+
+
+def _row_starts(file: ParquetFile, columns: parquet.PictureColumns, limits: UnitLimits) -> list[int]:
+    starts, count, size, row = [0], 0, 0, 0
+    for group in range(file.num_row_groups):
+        rows, bytes_ = _weight(file.metadata.row_group(group), ".".join(columns.data))
+        pieces = max(-(-rows // limits.pictures), -(-bytes_ // limits.bytes))
+        if rows <= _SLACK * limits.pictures and bytes_ <= _SLACK * limits.bytes:
+            pieces = 1
+        if count and (pieces > 1 or count + rows > limits.pictures or size + bytes_ > limits.bytes):
+            starts.append(row)
+            count = size = 0
+        if pieces > 1:
+            starts += [row + rows * piece // pieces for piece in range(1, min(pieces, rows))]
+            count, size = limits.pictures, limits.bytes  # what follows begins a unit of its own
+        else:
+            count, size = count + rows, size + bytes_
+        row += rows
+    return sorted({start for start in starts if start < row} | {0})
+
+
+def _weight(group: RowGroupMetaData, column: str) -> tuple[int, int]:
+    """Rows of a row group, and unpacked bytes of its pictures."""
+    chunks = (group.column(place) for place in range(group.num_columns))
+    return group.num_rows, sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)
+
+
+def _neighbours(starts: list[int]) -> Iterator[tuple[int, int | None]]:
+    """Each start with the next one; the last with None."""
+    yield from builtins.zip(starts, [*starts[1:], None], strict=True)
+
+
+def _end_of(info: tarfile.TarInfo) -> int:
+    return info.offset_data + info.size

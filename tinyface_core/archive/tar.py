@@ -1,0 +1,202 @@
+"""Tars, plain and gzipped: read as a stream, never unpacked, never whole in memory.
+
+The standard library ends in silence at a damaged header in the middle; here that is an error row. Names are only
+names: nothing is written anywhere, so `../../x` is harmless.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
+
+from tinyface_core.archive.candidates import CandidateFilter
+from tinyface_core.archive.members import (
+    MAX_MEMBERS,
+    MAX_RATIO,
+    RATIO_FROM_BYTES,
+    ArchiveBroken,
+    Numbering,
+    Occurrences,
+    refusal,
+    shown,
+)
+from tinyface_core.archive.record import Kind, Record, Unit
+from tinyface_core.errors import ErrorClass, StorageError
+from tinyface_core.storage import ObjectError, Storage
+
+_BUFFER_BYTES = 1 << 20
+_MAX_HEADER_BYTES = 1 << 20  # of a long name or pax header, which the library reads whole
+_EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
+
+
+def read_tar(unit: Unit, storage: Storage, candidates: CandidateFilter, numbering: Numbering) -> Iterator[Record]:
+    """A record for each candidate member. Raises: ArchiveBroken, ObjectError, StorageError."""
+    source = unit.sources[0]
+    occurrences = Occurrences(unit.occurrences)
+    with _opened(unit, storage) as stream:
+        for index, member in enumerate(Members(stream), start=unit.start or 0):
+            if unit.stop is not None and index >= unit.stop:
+                return
+            if index >= MAX_MEMBERS:
+                raise ArchiveBroken(ErrorClass.TOO_LARGE, f"more than {MAX_MEMBERS} members: split the archive")
+            if member.info.isdir():
+                continue
+            name = member.name
+            occurrence = occurrences.of(name, index) if is_plain(member.info) else 0
+            skipped = candidates.skipped_as(shown(name)) or (None if is_plain(member.info) else "special")
+            if skipped is not None:
+                numbering.skipped[skipped] += 1
+            elif not numbering.wants_next():
+                numbering.pass_over()
+            else:
+                size = member.info.size
+                outcome = refusal(shown(name), size) or member.read()
+                yield numbering.record(source, (name, occurrence), outcome, size_bytes=size)
+
+
+def is_plain(info: tarfile.TarInfo) -> bool:
+    """A regular file that holds its own bytes: not a link, a device, or a sparse file."""
+    return bool(info.isreg() and not info.issparse())
+
+
+class Member:
+    """One member, as the tar stands at it; `read` only before the next one is asked for."""
+
+    def __init__(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+        self._archive = archive
+        self.info = info
+        self.name = info.name.encode("utf-8", "surrogateescape")
+
+    def read(self) -> bytes:
+        with _damage_told():
+            file = self._archive.extractfile(self.info)
+            return b"" if file is None else file.read()
+
+
+class Members:
+    """Iterates over the members of a tar, or raises ArchiveBroken where the tar is damaged or cut short.
+
+    stream: read from where it stands. seekable: skip members by seeking, and tell offsets within `stream`.
+    """
+
+    def __init__(self, stream: BinaryIO, *, seekable: bool = False) -> None:
+        self._stream = stream
+        self._mode = "r:" if seekable else "r|"
+        self.global_headers: dict[str, str] = {}  # met so far: they hold for all members behind them
+
+    def __iter__(self) -> Iterator[Member]:
+        with _damage_told():
+            archive = tarfile.open(  # noqa: SIM115
+                fileobj=self._stream,
+                mode=cast(Any, self._mode),
+                bufsize=_BUFFER_BYTES,
+                encoding="utf-8",
+                errors="surrogateescape",
+                tarinfo=_Info,
+            )
+        offset = -1
+        while True:
+            with _damage_told():
+                info = archive.next()
+            if info is None:
+                return _check_end(archive)
+            if info.offset <= offset or info.size < 0:
+                raise ArchiveBroken(ErrorClass.CORRUPT, f"a header that points backwards, after {offset} bytes")
+            offset = info.offset
+            self.global_headers = dict(archive.pax_headers)
+            yield Member(archive, info)
+            archive.members = []  # type: ignore[attr-defined]  # else it keeps every member ever seen
+
+
+class _Info(tarfile.TarInfo):
+    """Notes how the headers ended, which `TarFile.next` hides, and bounds what a header may allocate."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Info:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            archive.ending = error  # type: ignore[attr-defined]
+            raise
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _EXTENSIONS and not 0 <= self.size <= _MAX_HEADER_BYTES:
+            raise tarfile.SubsequentHeaderError(f"an extended header of {self.size} bytes")  # type: ignore[attr-defined]
+        return cast(tarfile.TarInfo, super()._proc_member(archive))  # type: ignore[misc]
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    ending = getattr(archive, "ending", None)
+    if isinstance(ending, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
+        return _check_rest(archive.fileobj)
+    place = f"after {archive.offset} bytes"
+    if isinstance(ending, tarfile.InvalidHeaderError):  # type: ignore[attr-defined]
+        raise ArchiveBroken(ErrorClass.CORRUPT, f"a damaged header {place}: {ending}")
+    raise ArchiveBroken(ErrorClass.TRUNCATED, f"ends {place} without the end mark of a tar: cut short?")
+
+
+def _check_rest(stream: Any) -> None:
+    """Read the padding behind the end mark (and with it gzip's check sum); anything but zeros is told."""
+    unpacked = 0
+    while True:
+        with _damage_told():
+            block = stream.read(_BUFFER_BYTES)
+        if not block:
+            return
+        if block.strip(b"\0"):
+            raise ArchiveBroken(
+                ErrorClass.CORRUPT, "more data behind the end mark of the tar: were several tars joined? Split them"
+            )
+        unpacked += len(block)
+        if unpacked > RATIO_FROM_BYTES:
+            raise ArchiveBroken(ErrorClass.TOO_LARGE, f"more than {RATIO_FROM_BYTES} zeros behind the end mark")
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """Turns what the library raises at a damaged tar or gzip into ArchiveBroken; errors of the store pass."""
+    try:
+        yield
+    except (StorageError, ObjectError, ArchiveBroken):
+        raise
+    except (tarfile.TarError, OSError, EOFError, zlib.error, struct.error, ValueError, LookupError) as error:
+        text = str(error) or type(error).__name__
+        cut = isinstance(error, EOFError) or text in ("unexpected end of data", "empty file", "truncated header")
+        raise ArchiveBroken(ErrorClass.TRUNCATED if cut else ErrorClass.CORRUPT, text) from error
+
+
+class _Inflated(gzip.GzipFile):
+    """A gzip stream that refuses to come out absurdly larger than it went in.
+
+    `read` gives what is there rather than all that is asked for: what stands before a cut is not lost.
+    """
+
+    def __init__(self, packed: BinaryIO, packed_bytes: int | None) -> None:
+        super().__init__(fileobj=packed, mode="rb")
+        self._limit = None if packed_bytes is None else max(RATIO_FROM_BYTES, MAX_RATIO * packed_bytes)
+        self._packed = packed
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read1(-1 if size is None else size)
+        if self._limit is not None and self.tell() > self._limit:
+            raise ArchiveBroken(ErrorClass.TOO_LARGE, f"unpacks to more than {MAX_RATIO} times its size")
+        return data
+
+    def close(self) -> None:
+        super().close()
+        self._packed.close()
+
+
+def _opened(unit: Unit, storage: Storage) -> BinaryIO:
+    source = unit.sources[0]
+    if unit.byte_offset:
+        file = storage.open(source.uri, source.version)
+        file.seek(unit.byte_offset)
+        return file
+    stream = storage.open_stream(source.uri, source.version)
+    return cast(BinaryIO, _Inflated(stream, source.size_bytes)) if source.kind is Kind.TAR_GZ else stream

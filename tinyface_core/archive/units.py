@@ -1,0 +1,97 @@
+"""Cuts sources into units of work: neighbouring pictures that are read, committed and redone together.
+
+Looks into archives only as far as their directory, headers or footer. An archive that cannot be opened is one unit:
+reading it then gives the error row. Streamed: keeps one unit of loose pictures and some archives' ranges.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+from tinyface_core.archive.candidates import CandidateFilter
+from tinyface_core.archive.members import ArchiveBroken
+from tinyface_core.archive.record import Kind, Source, Unit
+from tinyface_core.archive.split import UnitLimits, split_parquet, split_tar, split_zip
+from tinyface_core.storage import ObjectError, Storage
+
+_THREADS = 8  # archives that are looked into at a time: the answers of an object store take long, not much
+_AHEAD = 64
+
+
+def cut_units(
+    sources: Iterable[Source],
+    storage: Storage,
+    candidates: CandidateFilter,
+    *,
+    unit_pictures: int = 1000,
+    unit_bytes: int = 1 << 30,
+) -> Iterator[Unit]:
+    """Units of at most about `unit_pictures` candidates and `unit_bytes` encoded bytes.
+
+    sources: in the order that decides who are neighbours. Archives come as they are met; loose pictures gather across
+    them. Raises: StorageError.
+    """
+    limits = UnitLimits(unit_pictures, unit_bytes)
+    look = partial(_split, storage=storage, candidates=candidates, limits=limits)
+    loose: list[Source] = []
+    loose_bytes = 0
+    for source, units in _looked_into(sources, look, unit_bytes):
+        if source.kind is not Kind.PICTURE:
+            yield from units
+            continue
+        size = source.size_bytes or 0
+        if loose and (len(loose) >= unit_pictures or loose_bytes + size > unit_bytes):
+            yield Unit(tuple(loose))
+            loose, loose_bytes = [], 0
+        loose.append(source)
+        loose_bytes += size
+    if loose:
+        yield Unit(tuple(loose))
+
+
+def _looked_into(
+    sources: Iterable[Source], look: Callable[[Source], list[Unit]], unit_bytes: int
+) -> Iterator[tuple[Source, list[Unit]]]:
+    """Each source with its units (none for a picture), in order; looks into several archives at a time."""
+    pending: deque[tuple[Source, Future[list[Unit]] | list[Unit]]] = deque()
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="units") as pool:
+        try:
+            for source in sources:
+                if source.kind in (Kind.ZIP, Kind.PARQUET) or _is_split(source, unit_bytes):
+                    pending.append((source, pool.submit(look, source)))
+                else:
+                    pending.append((source, [] if source.kind is Kind.PICTURE else _whole(source)))
+                while pending and (len(pending) > _AHEAD or isinstance(pending[0][1], list)):
+                    yield _done(*pending.popleft())
+            while pending:
+                yield _done(*pending.popleft())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _done(source: Source, units: Future[list[Unit]] | list[Unit]) -> tuple[Source, list[Unit]]:
+    return source, units if isinstance(units, list) else units.result()
+
+
+def _is_split(source: Source, unit_bytes: int) -> bool:
+    return source.kind is Kind.TAR and (source.size_bytes or 0) > unit_bytes
+
+
+def _whole(source: Source) -> list[Unit]:
+    return [Unit((source,), start=0)]
+
+
+def _split(source: Source, storage: Storage, candidates: CandidateFilter, limits: UnitLimits) -> list[Unit]:
+    try:
+        match source.kind:
+            case Kind.ZIP:
+                return split_zip(source, storage, candidates, limits)
+            case Kind.PARQUET:
+                return split_parquet(source, storage, limits)
+            case _:
+                return split_tar(source, storage, candidates, limits)
+    except (ArchiveBroken, ObjectError):
+        return _whole(source)

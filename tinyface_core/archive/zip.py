@@ -1,0 +1,152 @@
+"""Zips (zip64 too): the directory at the end, then each member by range reads.
+
+The standard library reads; here are its limits. A member that is damaged or encrypted costs one row, a directory that
+cannot be read costs the archive. Passwords are not asked for.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from lzma import LZMAError
+from typing import Any, BinaryIO, cast
+
+from tinyface_core.archive.candidates import CandidateFilter
+from tinyface_core.archive.members import (
+    MAX_MEMBERS,
+    MAX_RATIO,
+    RATIO_FROM_BYTES,
+    ArchiveBroken,
+    Numbering,
+    Occurrences,
+    refusal,
+    shown,
+    too_large,
+)
+from tinyface_core.archive.record import Record, Source, Unit
+from tinyface_core.errors import ErrorClass, PictureError, Stage
+from tinyface_core.storage import Storage
+
+_MAX_READ_BYTES = 128 << 20  # also bounds the directory, which the library reads at once: about 1.5 million members
+_ENCRYPTED, _UTF8 = 0x1, 0x800  # flag bits
+_PIECE_BYTES = 1 << 20
+_PACKED_PIECE_BYTES = 4096  # bzip2 and lzma unpack all of what they are given, up to 20,000 times its size
+_DAMAGE = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, struct.error, OSError, ValueError, RuntimeError)
+
+
+def read_zip(unit: Unit, storage: Storage, candidates: CandidateFilter, numbering: Numbering) -> Iterator[Record]:
+    """A record for each candidate member. Raises: ArchiveBroken, ObjectError, StorageError."""
+    source = unit.sources[0]
+    start, stop = unit.start or 0, unit.stop
+    occurrences = Occurrences()
+    with opened(source, storage) as archive:
+        for index, info in enumerate(archive.infolist()):
+            if stop is not None and index >= stop:
+                return
+            if info.is_dir():
+                continue
+            name = raw_name(info)
+            occurrence = occurrences.of(name)
+            if index < start:
+                continue
+            skipped = skipped_as(info, name, candidates)
+            if skipped is not None:
+                numbering.skipped[skipped] += 1
+            elif not numbering.wants_next():
+                numbering.pass_over()
+            else:
+                outcome = _member(archive, info, shown(name))
+                yield numbering.record(source, (name, occurrence), outcome, size_bytes=info.file_size)
+
+
+@contextmanager
+def opened(source: Source, storage: Storage) -> Iterator[zipfile.ZipFile]:
+    """The zip with its directory read. Raises: ArchiveBroken, ObjectError, StorageError."""
+    with storage.open(source.uri, source.version) as file:
+        try:
+            archive = zipfile.ZipFile(cast(Any, _Bounded(file)))
+        except NotImplementedError as error:
+            raise ArchiveBroken(ErrorClass.UNSUPPORTED, str(error)) from error
+        except _DAMAGE as error:
+            raise _why_not(file, error) from error
+        with archive:
+            if len(archive.infolist()) > MAX_MEMBERS:
+                message = f"{len(archive.infolist())} members, the limit is {MAX_MEMBERS}: split the archive"
+                raise ArchiveBroken(ErrorClass.TOO_LARGE, message)
+            yield archive
+
+
+def raw_name(info: zipfile.ZipInfo) -> bytes:
+    """The bytes of the name in the directory: many writers store UTF-8 without saying so."""
+    return info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437", "surrogateescape")
+
+
+def skipped_as(info: zipfile.ZipInfo, name: bytes, candidates: CandidateFilter) -> str | None:
+    """What a member is counted under when it is no candidate; links are `special`, as in tars."""
+    is_link = stat.S_ISLNK(info.external_attr >> 16)
+    return candidates.skipped_as(shown(name)) or ("special" if is_link else None)
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> bytes | PictureError:
+    if (refused := refusal(name, info.file_size)) is not None:
+        return refused
+    if info.flag_bits & _ENCRYPTED:
+        return PictureError(Stage.ARCHIVE, ErrorClass.ENCRYPTED, "the member is encrypted: unpack it with its password")
+    if info.file_size > max(RATIO_FROM_BYTES // 4, MAX_RATIO * 5 * info.compress_size):
+        return too_large(f"{info.file_size} bytes out of {info.compress_size}", f"{MAX_RATIO * 5} times")
+    try:
+        data = _unpacked(archive, info)
+    except NotImplementedError as error:
+        return PictureError(Stage.ARCHIVE, ErrorClass.UNSUPPORTED, str(error))
+    except MemoryError:
+        return PictureError(Stage.ARCHIVE, ErrorClass.OUT_OF_MEMORY, f"{info.file_size} bytes do not fit in memory")
+    except _DAMAGE as error:
+        return PictureError(Stage.ARCHIVE, ErrorClass.MEMBER_CORRUPT, str(error) or type(error).__name__)
+    if len(data) != info.file_size:
+        message = f"unpacks to {len(data)} bytes, the directory says {info.file_size}"
+        return PictureError(Stage.ARCHIVE, ErrorClass.MEMBER_CORRUPT, message)
+    return data
+
+
+def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """In pieces, as what is allocated must follow what is there, not what a header claims."""
+    bounded = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    with archive.open(info) as file:
+        return b"".join(iter(lambda: file.read(_PIECE_BYTES if bounded else _PACKED_PIECE_BYTES), b""))
+
+
+def _why_not(file: BinaryIO, error: Exception) -> ArchiveBroken:
+    """A zip cut short lost its directory, which stands at the end, but still begins like one."""
+    file.seek(0)
+    head = file.read(4)
+    if not head:
+        return ArchiveBroken(ErrorClass.TRUNCATED, "0 bytes")
+    if head == b"PK\x03\x04" and "not a zip file" in str(error):
+        return ArchiveBroken(ErrorClass.TRUNCATED, "no directory at the end of the zip: cut short?")
+    return ArchiveBroken(ErrorClass.CORRUPT, str(error) or type(error).__name__)
+
+
+class _Bounded:
+    """Refuses a read that only a lying header can want."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(_MAX_READ_BYTES + 1 if size is None or size < 0 else min(size, _MAX_READ_BYTES + 1))
+        if len(data) > _MAX_READ_BYTES:
+            raise ArchiveBroken(ErrorClass.TOO_LARGE, f"a directory of more than {_MAX_READ_BYTES} bytes")
+        return data
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
