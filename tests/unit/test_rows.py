@@ -116,6 +116,12 @@ def test_pictures_keep_their_own_faces() -> None:
     assert table["faces"][2].as_py()[0]["x1"] == make_detections(3, seed=2).boxes_K4[0, 0]
 
 
+def test_a_picture_without_faces_knows_its_levels() -> None:
+    row = make_rows(UNIT, faces=0).to_pylist()[0]
+    assert (row["status"], row["num_faces"], row["faces"]) == ("ok", 0, [])
+    assert (row["zooms"], row["min_face_px"], row["width"], row["height"]) == ([0.5, 1, 2], 6, 53, 37)
+
+
 def test_unknown_is_null_in_error_rows() -> None:
     """What was never read is not known; what was read but not decoded keeps what reading told, and its format."""
     rows = make_rows(UNIT, failing={0: UNREADABLE, 1: CORRUPT}).to_pylist()

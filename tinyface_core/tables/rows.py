@@ -132,9 +132,9 @@ _PICTURE_COLUMNS: dict[str, Callable[[_Outcome], Any]] = {
     "error_stage": lambda outcome: outcome.error.stage.value if outcome.error else None,
     "error_class": lambda outcome: outcome.error.error_class.value if outcome.error else None,
     "error_message": lambda outcome: _short(outcome.error.message) if outcome.error else None,
-    "num_faces": lambda outcome: len(outcome.detections) if outcome.detections else 0,
-    "zooms": lambda outcome: outcome.detections.zooms if outcome.detections else None,
-    "min_face_px": lambda outcome: outcome.detections.min_face_px if outcome.detections else None,
+    "num_faces": lambda outcome: len(outcome.detections) if outcome.detections is not None else 0,
+    "zooms": lambda outcome: outcome.detections.zooms if outcome.detections is not None else None,
+    "min_face_px": lambda outcome: outcome.detections.min_face_px if outcome.detections is not None else None,
 }
 
 
@@ -224,8 +224,10 @@ def _outcome_column(field: pa.Field, outcomes: list[_Outcome | None]) -> pa.Arra
 
 def _faces_column(outcomes: list[_Outcome | None], kind: pa.DataType) -> pa.Array:
     """list<struct> of all faces, null where there is no picture; built from whole arrays, not face by face."""
-    found = [outcome.detections for outcome in outcomes if outcome and outcome.detections]
-    lengths = [len(outcome.detections) if outcome and outcome.detections else 0 for outcome in outcomes]
+    # "is not None" everywhere: Detections without faces are false.
+    each_N = [outcome.detections if outcome is not None else None for outcome in outcomes]
+    found = [detections for detections in each_N if detections is not None]
+    lengths = [len(detections) if detections is not None else 0 for detections in each_N]
     boxes_K4 = np.concatenate([np.empty((0, 4), np.float32), *(each.boxes_K4 for each in found)])
     ellipses = inscribed(boxes_K4)
     by_name = {
