@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from tests.report_sample import SamplePicture, write_unit
 from tinyface_core.errors import StorageError
 from tinyface_core.report.summary import ERROR_ROWS, HEIGHT_EDGES_PX, Summary, read_boxes, summarise
-from tinyface_core.storage import Storage
+from tinyface_core.storage import ObjectInfo, Storage
 
 
 def boxes_of(heights: list[float], score: float = 0.9) -> np.ndarray:
@@ -170,3 +172,35 @@ def test_error_rows_are_the_first_by_name_whatever_unit_they_lie_in(tmp_path: Pa
     summary = summary_of(tmp_path)
     assert [row.uri.rpartition("/")[2] for row in summary.error_rows] == names[:ERROR_ROWS]
     assert summary.by_status["error"] == len(names)
+
+
+class Repeating(Storage):
+    """An output of very many units: lists the same images file again and again, and notes how far it was asked."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times, self.listed, self.read_images, self.most_ahead = times, 0, 0, 0
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        (info,) = super().list(prefix)
+        for _ in range(self.times):
+            self.listed += 1
+            self.most_ahead = max(self.most_ahead, self.listed - self.read_images)
+            yield info
+
+    def read(self, uri: str, version: str | None = None) -> bytes:
+        self.read_images += "/images/" in uri
+        return super().read(uri, version)
+
+
+def test_very_many_units_are_neither_listed_nor_kept_at_once(tmp_path: Path) -> None:
+    """500 units' counts and futures would be 16 MB; what Python collects late is allowed for."""
+    write_unit(tmp_path, "a", [picture(str(n), [9, 12]) for n in range(5)])
+    storage = Repeating(500)
+    summarise(Repeating(5), str(tmp_path))  # imports
+    tracemalloc.start()
+    assert summarise(storage, str(tmp_path)).pictures == 5 * 500
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert storage.most_ahead <= 32
+    assert peak_bytes < 10_000_000
