@@ -10,7 +10,8 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 export RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S ?= 300
 
-.PHONY: help setup demo test test-unit test-integration check format docs clean
+.PHONY: help setup demo test test-unit test-integration format docs clean
+.PHONY: check check-format check-lint check-types check-layout
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -34,10 +35,18 @@ test-unit: $(STAMP)
 test-integration: $(STAMP)
 	$(BIN)/python -m pytest tests/integration
 
-check: $(STAMP)  ## format, lint, types, layout
+check: check-format check-lint check-types check-layout  ## format, lint, types, layout
+
+check-format: $(STAMP)
 	$(BIN)/ruff format --check .
+
+check-lint: $(STAMP)
 	$(BIN)/ruff check .
+
+check-types: $(STAMP)
 	$(BIN)/mypy
+
+check-layout: $(STAMP)
 	$(BIN)/python -m pytest -q tests/layout
 
 format: $(STAMP)  ## put code into the house's format
