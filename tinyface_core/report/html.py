@@ -52,7 +52,7 @@ def write_report(
             `skipped` (extension -> count); `settings` and `versions` are shown whole, without credentials.
         input_storage: reads the pictures; by default `storage`. A picture that cannot be read again, or is another
             version by now, is listed with the reason.
-        max_pictures: drawn in all; half of them, and what the other half leaves, are the most crowded.
+        max_pictures: drawn in all; half of them the most crowded, half those with the tiniest faces.
     Raises:
         StorageError: the tables cannot be read or the file cannot be written.
     """
@@ -103,10 +103,22 @@ def render(
 
 
 def _chosen(summary: Summary, max_pictures: int) -> tuple[list[PictureFacts], list[PictureFacts]]:
-    """(crowded, tiniest) without a picture twice."""
-    crowded = list(summary.crowded[: (max_pictures + 1) // 2])
-    taken = {facts.image_id for facts in crowded}
-    tiniest = [facts for facts in summary.tiniest if facts.image_id not in taken][: max_pictures - len(crowded)]
+    """(crowded, tiniest), picked in turns, so that a picture that leads in both is shown once and starves neither.
+
+    At most half of max_pictures each; tiniest are only pictures whose faces are no larger than is usual here.
+    """
+    usual_px = (summary.median_height_px or 0) + 1
+    by_faces = iter(summary.crowded)
+    by_height = (facts for facts in summary.tiniest if facts.median_px <= usual_px)
+    crowded: list[PictureFacts] = []
+    tiniest: list[PictureFacts] = []
+    taken: set[str] = set()
+    for turn in range(max_pictures):
+        ranked, chosen = (by_height, tiniest) if turn % 2 else (by_faces, crowded)
+        facts = next((facts for facts in ranked if facts.image_id not in taken), None)
+        if facts is not None:
+            chosen.append(facts)
+            taken.add(facts.image_id)
     return crowded, tiniest
 
 
