@@ -119,6 +119,14 @@ def test_every_library_that_is_imported_is_declared() -> None:
     assert missing == {}
 
 
+def test_every_library_that_the_tests_import_is_declared() -> None:
+    core, extras = declared()
+    used = {
+        library: module.name for module in modules("tests", "demo", "benchmarks") for library in libraries_of(module)
+    }
+    assert {library: user for library, user in used.items() if library not in core | extras | {"tests", "demo"}} == {}
+
+
 def test_every_library_that_is_declared_is_imported() -> None:
     core, _ = declared()
     used = set().union(*(libraries_of(module) for module in modules("tinyface_core", "jobs")))
