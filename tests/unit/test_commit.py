@@ -284,6 +284,13 @@ def test_only_our_files_are_records(output: Output) -> None:
     assert "notes.txt" in output.files("detections")
 
 
+def test_a_record_under_another_units_name_is_not_one(output: Output) -> None:
+    output.committer.write(UNIT, "sources", make_rows(UNIT))
+    [name] = output.files("images")
+    os.rename(output.folder / "images" / name, output.folder / "images" / f"part-{'0' * 32}.parquet")
+    assert output.committed() == {}
+
+
 def test_footer_longer_than_the_first_read(output: Output) -> None:
     """Many carried columns make a footer that does not fit into the tail that is read first."""
     carried = [pa.field(f"carried_{i:03d}_{'x' * 60}", pa.string()) for i in range(150)]
