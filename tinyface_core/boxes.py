@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 NMS_BLOCK = 1024  # boxes that are compared with each other at once; 1024 x 1024 floats are 4 MB
+NMS_GROUP = 16  # neighbours among the winners of a block that meet the rest of the boxes together
 
 
 def area(boxes_K4: Tensor) -> Tensor:
@@ -34,8 +38,8 @@ def clip(boxes_K4: Tensor, picture_hw: tuple[int, int]) -> Tensor:
 def nms(boxes_K4: Tensor, scores_K: Tensor, max_iou: float) -> Tensor:
     """Exact greedy NMS: indices kept, best score first; equal scores keep the lower index first.
 
-    A box goes when its IoU with a kept, better one is strictly above max_iou. Works on the boxes' device in blocks,
-    so memory is NMS_BLOCK x K floats at most, whatever K.
+    A box goes when its IoU with a kept, better one is strictly above max_iou (in 0..1). Works on the boxes' device,
+    block after block of the best that are left, so memory is about 10 x NMS_GROUP x K floats, whatever overlaps.
     """
     order_K = torch.argsort(scores_K, descending=True, stable=True)
     kept: list[Tensor] = []
@@ -43,17 +47,33 @@ def nms(boxes_K4: Tensor, scores_K: Tensor, max_iou: float) -> Tensor:
         block, order_K = order_K[:NMS_BLOCK], order_K[NMS_BLOCK:]
         winners = block[_greedy(iou(boxes_K4[block], boxes_K4[block]) > max_iou)]
         kept.append(winners)
-        for rest in range(0, len(winners) if len(order_K) else 0, NMS_BLOCK // 16):
-            some = winners[rest : rest + NMS_BLOCK // 16]
-            order_K = order_K[~_overlaps(boxes_K4[order_K], boxes_K4[some], max_iou)]
+        order_K = order_K[~_suppressed(boxes_K4[order_K], boxes_K4[winners], max_iou)]
     return torch.cat(kept) if kept else order_K
 
 
-def _overlaps(boxes_N4: Tensor, winners_M4: Tensor, max_iou: float) -> Tensor:
-    """Whether each of N boxes overlaps any winner by more than max_iou, (N,)."""
-    if not len(boxes_N4):
-        return boxes_N4.new_zeros(0, dtype=torch.bool)
-    return (iou(boxes_N4, winners_M4) > max_iou).any(dim=1)
+def _suppressed(boxes_N4: Tensor, winners_M4: Tensor, max_iou: float) -> Tensor:
+    """Whether each of N boxes overlaps any winner by more than max_iou, (N,).
+
+    Only boxes that touch the rectangle around a group of winners are compared with them: faces lie all over a
+    picture, so nearly all pairs are far apart (10^5 boxes apart: 5 s on one core instead of 290 s).
+    """
+    gone_N = boxes_N4.new_zeros(len(boxes_N4), dtype=torch.bool)
+    left_N, top_N, right_N, bottom_N = boxes_N4.T.contiguous()
+    for group_G in _neighbours(winners_M4) if len(boxes_N4) else ():
+        group_G4 = winners_M4[group_G]
+        left, top, right, bottom = (*group_G4[:, :2].amin(dim=0), *group_G4[:, 2:].amax(dim=0))
+        near_N = (left_N < right) & (right_N > left) & (top_N < bottom) & (bottom_N > top) & ~gone_N
+        near = near_N.nonzero()[:, 0]
+        gone_N[near] = (iou(boxes_N4[near], group_G4) > max_iou).any(dim=1)
+    return gone_N
+
+
+def _neighbours(boxes_M4: Tensor) -> Iterator[Tensor]:
+    """Indices of M boxes in groups of up to NMS_GROUP that lie together: stripes by x, each cut by y."""
+    centres_M2 = boxes_M4[:, :2] + boxes_M4[:, 2:]
+    stripes = math.ceil(math.sqrt(len(boxes_M4) / NMS_GROUP))
+    for stripe in centres_M2[:, 0].argsort().chunk(stripes):
+        yield from stripe[centres_M2[stripe, 1].argsort()].split(NMS_GROUP)
 
 
 def _greedy(overlap_BB: Tensor) -> Tensor:
@@ -62,10 +82,10 @@ def _greedy(overlap_BB: Tensor) -> Tensor:
     A box stands when no *standing* better box overlaps it. Iterating that rule from "all stand" settles every box
     whose betters are settled, so it ends at the greedy answer after at most B rounds, in practice under ten.
     """
-    better_BB = torch.triu(overlap_BB, diagonal=1)
+    better_BB = torch.triu(overlap_BB, diagonal=1).float()  # a product with a vector beats a comparison of all by 10
     standing = torch.ones(len(better_BB), dtype=torch.bool, device=better_BB.device)
     while True:
-        now = ~(better_BB & standing[:, None]).any(dim=0)
+        now = standing.float() @ better_BB == 0
         if torch.equal(now, standing):
             return standing
         standing = now
