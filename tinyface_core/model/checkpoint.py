@@ -65,10 +65,12 @@ _spec_json = pydantic.TypeAdapter(ModelSpec)
 
 
 def save_checkpoint(path: Path, network: HRNetwork, spec: ModelSpec, *, half: bool = True) -> None:
-    """Writes weights (fp16 unless half is False) and spec as one safetensors file."""
-    dtype = torch.float16 if half else torch.float32
+    """Writes weights and spec as one safetensors file.
+
+    half: filters in fp16; all vectors stay fp32: variances of ImageNet's ResNet-50 pass fp16's 65,504.
+    """
     state = {
-        name: tensor.detach().to("cpu", dtype).contiguous()
+        name: tensor.detach().to("cpu", torch.float16 if half and tensor.ndim > 1 else torch.float32).contiguous()
         for name, tensor in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
@@ -99,9 +101,13 @@ def read_spec(path: Path) -> ModelSpec:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file. Known model names: {', '.join(bundled_names())}.") from error
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file ({error}). Convert it: jobs/convert_checkpoint.py.") from error
+        raise CheckpointError(
+            f"{path}: not a safetensors file ({error}). Convert it: jobs/convert_checkpoint.py."
+        ) from error
     if "tinyface" not in metadata:
-        raise CheckpointError(f"{path}: a safetensors file, but not a tinyface checkpoint: its metadata has no 'tinyface'.")
+        raise CheckpointError(
+            f"{path}: a safetensors file, but not a tinyface checkpoint: its metadata has no 'tinyface'."
+        )
     try:
         spec = _spec_json.validate_json(metadata["tinyface"])
     except pydantic.ValidationError as error:

@@ -20,10 +20,10 @@ WIDER_MEAN = (119.30, 110.55, 101.84)
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """mean, std: of RGB 0..255, taken off and divided. heads: strides of the features that have one. outputs: templates.
+    """mean, std: of RGB 0..255, taken off and divided. heads: strides of the features that have one.
 
-    enlargement: "aligned" puts a coarse score exactly where its cell looks; "transposed" is the fixed 4-tap
-    transposed convolution of imported checkpoints, `crop` of it (before, after) cut off.
+    outputs: templates. enlargement: "aligned" puts a coarse score exactly where its cell looks; "transposed" is the
+    fixed 4-tap transposed convolution of imported checkpoints, `crop` of it (before, after) cut off.
     """
 
     trunk: TrunkConfig = TrunkConfig()
@@ -86,7 +86,8 @@ class HRNetwork(nn.Module):
         Args:
             image_N3HW: normalised RGB, (N, 3, H, W), any H and W from the coarsest stride on.
         Returns:
-            (N, T, h, w) logits and (N, T, 4, h, w) offsets; h = ceil(H / stride) for ResNet and MobileNet.
+            (N, T, h, w) logits and (N, T, 4, h, w) offsets; h = ceil(H / stride) for ResNet and MobileNet,
+            of imported networks less a last row or column that their pooling or enlargement does not reach.
         """
         features = self.trunk(image_N3HW, deepest=self.strides[-1])
         fine_NCHW = self.heads[str(self.strides[0])](features[self.strides[0]])
@@ -115,11 +116,16 @@ def _resample(coarse: Tensor, grid: CellGrid, finer: CellGrid, like: Tensor, dim
     return torch.lerp(coarse.index_select(dim, low), coarse.index_select(dim, high), share)
 
 
+def enlarging_kernel() -> Tensor:
+    """The fixed kernel of "transposed" enlargement for one channel, (4, 4)."""
+    taps = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    return torch.outer(taps, taps)
+
+
 def _transposed(coarse_NCHW: Tensor, crop: tuple[int, int]) -> Tensor:
     """Fixed 4-tap bilinear transposed convolution, stride 2, with (before, after) rows and columns cut off."""
-    taps = coarse_NCHW.new_tensor([0.25, 0.75, 0.75, 0.25])
     channels = coarse_NCHW.shape[1]
-    kernel = torch.outer(taps, taps).expand(channels, 1, 4, 4)
+    kernel = enlarging_kernel().to(coarse_NCHW).expand(channels, 1, 4, 4)
     full_NCHW = F.conv_transpose2d(coarse_NCHW, kernel, stride=2, groups=channels)
     before, after = crop
     return full_NCHW[..., before : full_NCHW.shape[2] - after, before : full_NCHW.shape[3] - after]

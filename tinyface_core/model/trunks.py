@@ -7,7 +7,9 @@ Paper: section 4, "Architecture" (res5 and later are removed).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, cast
 
 import torch
@@ -42,7 +44,7 @@ class Trunk(nn.Module):
     channels: stride -> number of feature channels. grids: stride -> where its cells look.
     """
 
-    channels: dict[int, int]
+    channels: Mapping[int, int]
     grids: dict[int, CellGrid]
 
     def forward(self, image_N3HW: Tensor, deepest: int = 16) -> dict[int, Tensor]:
@@ -79,7 +81,10 @@ class Bottleneck(nn.Module):
 class ResNet(Trunk):
     """ResNet up to res4 (torchvision's layer3)."""
 
-    channels = {4: 256, 8: 512, 16: 1024}
+    channels = MappingProxyType({4: 256, 8: 512, 16: 1024})
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
 
     def __init__(self, blocks: tuple[int, int, int], config: TrunkConfig) -> None:
         super().__init__()
@@ -115,8 +120,9 @@ class ResNet(Trunk):
 class VGG16(Trunk):
     """VGG16 without batch-norm: conv3_3, conv4_3, conv5_3 at strides 4, 8, 16 (the pool before each halves)."""
 
-    channels = {4: 256, 8: 512, 16: 512}
-    ends = {4: 16, 8: 23, 16: 30}  # index behind the ReLU of the last convolution, in torchvision's `features`
+    channels = MappingProxyType({4: 256, 8: 512, 16: 512})
+    # Index behind the ReLU of the last convolution, in torchvision's `features`.
+    ends = MappingProxyType({4: 16, 8: 23, 16: 30})
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +147,7 @@ class VGG16(Trunk):
         for stride, end in self.ends.items():
             if stride > deepest:
                 break
-            for layer in self.features[begin:end]:
+            for layer in cast(nn.Sequential, self.features[begin:end]):
                 x_NCHW = layer(x_NCHW)
             features[stride], begin = x_NCHW, end
         return features
@@ -178,8 +184,9 @@ class MobileNetV2(Trunk):
     These are what SSD-style detectors take: 144, 192 and 576 channels instead of 24, 32 and 96.
     """
 
-    channels = {4: 144, 8: 192, 16: 576}
-    taps = {4: 4, 8: 7, 16: 14}  # index in torchvision's `features` of the block whose expansion is the feature
+    channels = MappingProxyType({4: 144, 8: 192, 16: 576})
+    # Index in torchvision's `features` of the block whose expansion is the feature.
+    taps = MappingProxyType({4: 4, 8: 7, 16: 14})
     stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 1, 2))
 
     def __init__(self, config: TrunkConfig) -> None:
@@ -206,7 +213,7 @@ class MobileNetV2(Trunk):
         for stride, index in self.taps.items():
             if stride > deepest:
                 break
-            for layer in self.features[begin:index]:
+            for layer in cast(nn.Sequential, self.features[begin:index]):
                 x_NCHW = layer(x_NCHW)
             block, begin = cast(InvertedResidual, self.features[index]), index
             features[stride] = block.conv[0](x_NCHW)
