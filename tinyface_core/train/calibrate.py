@@ -133,10 +133,14 @@ def main(model: Path, *, data: list[Path], every: int = 1, least_score: float = 
     pictures = [picture for folder in data for picture in read_annotations(folder)][::every]
     judged = judge_all(Detector.load(model, DetectOptions(min_score=least_score)), pictures)
     score = max(default_score(judged), least_score)
-    sys.stdout.write(json.dumps(summary(judged, score), indent=1) + "\n")
+    said = summary(judged, score)
+    sys.stdout.write(json.dumps(said, indent=1) + "\n")
     if out is not None:
         network, spec = load_checkpoint(model)
-        save_checkpoint(out, network, replace(spec, defaults=replace(spec.defaults, score=round(score, 3))))
+        defaults = replace(spec.defaults, score=said["score"])
+        save_checkpoint(
+            out, network, replace(spec, defaults=defaults, provenance={**spec.provenance, "validation": said})
+        )
 
 
 if __name__ == "__main__":

@@ -103,7 +103,9 @@ def _fingerprint(pictures: Sequence[Annotated]) -> str:
             state = picture.path.stat()
         except OSError as error:
             raise InputError(f"{picture.path}: named by annotations.jsonl, but {error.strerror}.") from error
-        digest.update(f"{picture.path}\0{picture.picture_hw}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
+        digest.update(
+            f"{picture.path.resolve()}\0{picture.picture_hw}\0{state.st_size}\0{state.st_mtime_ns}\0".encode()
+        )
     return digest.hexdigest()
 
 
