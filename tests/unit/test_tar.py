@@ -33,7 +33,14 @@ def test_gives_every_member_in_order(tmp_path: Path, form: int, packed: bool) ->
 
 
 def test_long_and_foreign_names(tmp_path: Path) -> None:
-    names = ["é/日本.jpg", "x" * 150 + "/" + "y" * 200 + ".jpg", "./a.jpg", "../../etc/b.jpg", "/abs/c.jpg", "sp ace%20.jpg"]
+    names = [
+        "é/日本.jpg",
+        "x" * 150 + "/" + "y" * 200 + ".jpg",
+        "./a.jpg",
+        "../../etc/b.jpg",
+        "/abs/c.jpg",
+        "sp ace%20.jpg",
+    ]
     for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         source = save(tmp_path / f"{form}.tar", tar_bytes([(name, name.encode()) for name in names], format=form))
         # tarfile writes an absolute name as it is; nothing is unpacked, so it is only a name

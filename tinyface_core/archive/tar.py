@@ -38,8 +38,10 @@ def read_tar(unit: Unit, storage: Storage, candidates: CandidateFilter, numberin
     """A record for each candidate member. Raises: ArchiveBroken, ObjectError, StorageError."""
     source = unit.sources[0]
     occurrences = Occurrences(unit.occurrences)
-    with _opened(unit, storage) as stream:
-        for index, member in enumerate(Members(stream), start=unit.start or 0):
+    # A stream asks once for the whole; ranges pay where most of it is not wanted.
+    seekable = source.kind is Kind.TAR and bool(unit.byte_offset or numbering.only is not None)
+    with _opened(unit, storage, seekable) as stream:
+        for index, member in enumerate(Members(stream, seekable=seekable), start=unit.start or 0):
             if unit.stop is not None and index >= unit.stop:
                 return
             if index >= MAX_MEMBERS:
@@ -51,12 +53,15 @@ def read_tar(unit: Unit, storage: Storage, candidates: CandidateFilter, numberin
             skipped = candidates.skipped_as(shown(name)) or (None if is_plain(member.info) else "special")
             if skipped is not None:
                 numbering.skipped[skipped] += 1
-            elif not numbering.wants_next():
-                numbering.pass_over()
+                continue
+            refused = refusal(shown(name), member.info.size)
+            if numbering.wants_next():
+                outcome = refused or member.read()
+                yield numbering.record(source, (name, occurrence), outcome, size_bytes=member.info.size)
             else:
-                size = member.info.size
-                outcome = refusal(shown(name), size) or member.read()
-                yield numbering.record(source, (name, occurrence), outcome, size_bytes=size)
+                if refused is None:
+                    member.pass_by()
+                numbering.pass_over()
 
 
 def is_plain(info: tarfile.TarInfo) -> bool:
@@ -77,28 +82,29 @@ class Member:
             file = self._archive.extractfile(self.info)
             return b"" if file is None else file.read()
 
+    def pass_by(self) -> None:
+        """Fails where `read` would fail, so that numbers are the same whichever members are wanted."""
+        last = self.info.offset_data + self.info.size - 1
+        if self.info.size:
+            with _damage_told():
+                self._archive.fileobj.seek(last)
+                if not self._archive.fileobj.read(1):
+                    raise EOFError("unexpected end of data")
+
 
 class Members:
     """Iterates over the members of a tar, or raises ArchiveBroken where the tar is damaged or cut short.
 
-    stream: read from where it stands. seekable: skip members by seeking, and tell offsets within `stream`.
+    stream: read from where it stands. seekable: skip members by seeking; else the stream is only ever read on.
     """
 
     def __init__(self, stream: BinaryIO, *, seekable: bool = False) -> None:
-        self._stream = stream
-        self._mode = "r:" if seekable else "r|"
+        self._stream = stream if seekable else cast(BinaryIO, _Forward(stream))
         self.global_headers: dict[str, str] = {}  # met so far: they hold for all members behind them
 
     def __iter__(self) -> Iterator[Member]:
         with _damage_told():
-            archive = tarfile.open(  # noqa: SIM115
-                fileobj=self._stream,
-                mode=cast(Any, self._mode),
-                bufsize=_BUFFER_BYTES,
-                encoding="utf-8",
-                errors="surrogateescape",
-                tarinfo=_Info,
-            )
+            archive = tarfile.TarFile(fileobj=self._stream, encoding="utf-8", errors="surrogateescape", tarinfo=_Info)
         offset = -1
         while True:
             with _damage_told():
@@ -111,6 +117,36 @@ class Members:
             self.global_headers = dict(archive.pax_headers)
             yield Member(archive, info)
             archive.members = []  # type: ignore[attr-defined]  # else it keeps every member ever seen
+
+
+class _Forward:
+    """Makes a stream seekable forwards. Ends at its end, however far a header points behind it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._position = 0
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int) -> int:
+        if position < self._position:
+            raise tarfile.StreamError("a header points backwards")
+        while self._position < position and self._piece(position - self._position):
+            pass
+        return self._position
+
+    def read(self, size: int) -> bytes:
+        """All of `size` bytes, less only at the end."""
+        pieces = [self._piece(size)]
+        while pieces[-1] and (size := size - len(pieces[-1])):
+            pieces.append(self._piece(size))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _piece(self, size: int) -> bytes:
+        piece = self._stream.read(min(size, _BUFFER_BYTES))
+        self._position += len(piece)
+        return piece
 
 
 class _Info(tarfile.TarInfo):
@@ -192,9 +228,9 @@ class _Inflated(gzip.GzipFile):
         self._packed.close()
 
 
-def _opened(unit: Unit, storage: Storage) -> BinaryIO:
+def _opened(unit: Unit, storage: Storage, seekable: bool) -> BinaryIO:
     source = unit.sources[0]
-    if unit.byte_offset:
+    if seekable:
         file = storage.open(source.uri, source.version)
         file.seek(unit.byte_offset)
         return file

@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO, Protocol, TypeVar
 
-from tenacity import RetryError, Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    RetryError,
+    Retrying,
+    retry_if_exception_type,
+    stop_any,
+    stop_before_delay,
+    wait_random_exponential,
+)
+from tenacity.stop import stop_base
 
 from tinyface_core.errors import StorageError
 
@@ -111,6 +120,10 @@ class Transient(Exception):
     """Inside the stores only: worth another try."""
 
 
+class Damaged(Transient):
+    """The bytes do not match the checksum that the store holds: on the way, or for good."""
+
+
 class Store(Protocol):
     """One backend. Errors as in `Storage`; no method keeps more than one object or one page in memory."""
 
@@ -129,11 +142,12 @@ class Store(Protocol):
 def with_retries(attempt: Callable[[], T], what: str, patience_s: float = READ_PATIENCE_S) -> T:
     """What `attempt` returns; `Transient` is tried again, with jitter, for `patience_s` seconds, then StorageError.
 
+    An object that is `Damaged` three times is so for good, and raises ObjectDenied: others may be sound.
     what: names the action and the url in the message, as `reading s3://bucket/key`.
     """
     started = time.monotonic()
     retrying = Retrying(
-        stop=stop_before_delay(patience_s),
+        stop=stop_any(stop_before_delay(patience_s), _DamagedForGood()),
         wait=wait_random_exponential(multiplier=0.2, max=5),
         retry=retry_if_exception_type(Transient),
     )
@@ -142,10 +156,18 @@ def with_retries(attempt: Callable[[], T], what: str, patience_s: float = READ_P
     except RetryError as error:
         last = error.last_attempt.exception()
         tries = error.last_attempt.attempt_number
+        if isinstance(last, Damaged):
+            raise ObjectDenied(f"{what}: {last}") from last
         raise StorageError(
             f"{what}: given up after {tries} tries in {time.monotonic() - started:.0f} s: {last}. "
             "Is the store reachable? The same command goes on from here."
         ) from last
+
+
+class _DamagedForGood(stop_base):
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        last = retry_state.outcome.exception() if retry_state.outcome is not None else None
+        return isinstance(last, Damaged) and retry_state.attempt_number >= 3
 
 
 class RangeFile(io.RawIOBase):

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
 from tinyface_core.errors import StorageError
-from tinyface_core.stores.base import ObjectChanged, ObjectDenied, ObjectError, ObjectInfo, ObjectMissing
+from tinyface_core.stores.base import ObjectChanged, ObjectDenied, ObjectInfo, ObjectMissing
 
 _STREAM_BUFFER_BYTES = 1 << 20
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR)
@@ -124,7 +124,7 @@ class _CheckedFile(io.FileIO):
         self._wanted = version
         try:
             self._check()
-        except ObjectError:
+        except BaseException:
             self.close()
             raise
 

@@ -33,8 +33,10 @@ from tinyface_core.stores.s3_errors import needs_a_body, translate
 
 T = TypeVar("T")
 _CONNECT_S, _SILENCE_S = 5, 15
-_AT_ONCE_BYTES = 32 << 20  # a body up to this size is read in one go, a larger one in pieces that a cut does not lose
+# A body up to this size is read in one go, which checks its sum; a larger one in pieces, which a cut does not lose.
+_AT_ONCE_BYTES = 16 << 20
 _PIECE_BYTES = 1 << 20
+_SMALL_BYTES = 4 << 20
 
 
 class S3Store:
@@ -147,9 +149,11 @@ class S3Store:
 
     def _call(self, doing: str, uri: str, method: str, patience_s: float = READ_PATIENCE_S, **arguments: Any) -> Any:
         deadline = time.monotonic() + patience_s
+        # A small write that hangs gets a second try within its time; a large one may need all of it.
+        most_s = patience_s / 2 if len(arguments.get("Body", b"")) <= _SMALL_BYTES else patience_s
 
         def attempt() -> Any:
-            left = max(0.5, deadline - time.monotonic())
+            left = min(max(0.5, deadline - time.monotonic()), most_s)
             try:
                 return self.once(uri, self.request(method, **arguments), left)
             except ObjectError as error:

@@ -10,7 +10,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from tinyface_core.errors import StorageError
-from tinyface_core.stores.base import ObjectChanged, ObjectDenied, ObjectError, ObjectMissing, Transient
+from tinyface_core.stores.base import Damaged, ObjectChanged, ObjectDenied, ObjectError, ObjectMissing, Transient
 
 _CREDENTIALS = {
     "ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidAccessKeyId", "InvalidToken", "InvalidSecurity",
@@ -37,11 +37,9 @@ _SETTINGS = (
 _NETWORK = (
     boto.HTTPClientError,
     boto.ConnectionError,
-    boto.ChecksumError,
     boto.IncompleteReadError,
     boto.ResponseStreamingError,
     boto.ReadTimeoutError,
-    boto.FlexibleChecksumError,
     ResponseParserError,
     aiohttp.ClientError,
     TimeoutError,
@@ -63,8 +61,10 @@ def translate(error: Exception, uri: str, hide: Callable[[str], str]) -> Excepti
         return StorageError(f"{shown}: {_MEND}")
     if isinstance(cause, boto.ParamValidationError):  # a bucket or key that S3 cannot have
         return ObjectMissing(shown)
+    if isinstance(cause, boto.ChecksumError | boto.FlexibleChecksumError):
+        return Damaged(f"the bytes do not match the checksum that the store holds: {cause}")
     if isinstance(cause, _NETWORK):
-        return Transient(hide(f"{type(cause).__name__}: {cause}"))
+        return Transient(hide(f"{type(cause).__name__}: {str(cause) or 'no answer in time'}"))
     if isinstance(cause, boto.BotoCoreError):
         return StorageError(shown)
     return error

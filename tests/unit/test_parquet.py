@@ -1,0 +1,166 @@
+"""Parquet files of pictures: which columns count, and what is wrong with one row costs one row."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.unit.archives import cuts, errors, good, parquet_bytes, read, save, some_bytes, some_members, whole
+from tinyface_core.archive.candidates import CandidateFilter
+from tinyface_core.archive.parquet import PictureColumns, picture_columns
+from tinyface_core.archive.read import read_unit
+from tinyface_core.archive.record import Unit, image_id_of
+from tinyface_core.errors import StorageError
+from tinyface_core.storage import Storage
+
+
+def table_bytes(group: int = 2, **columns: Any) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, row_group_size=group)
+    return buffer.getvalue()
+
+
+def test_hugging_face_struct(tmp_path: Path) -> None:
+    members = some_members(5)
+    source = save(tmp_path / "a.parquet", parquet_bytes(members, label=[1, 2, 3, 4, 5]))
+    records, end = read(source, carry=["label"])
+    assert good(records) == members
+    assert end.count == 5
+    assert records[0].image_id == image_id_of(source.uri, members[0][0].encode(), 0)
+    assert [record.carried for record in records] == [{"label": number} for number in range(1, 6)]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
+@pytest.mark.parametrize("name", ["path", "name", "key", "__key__", "FileName"])
+def test_a_binary_column_and_a_name(tmp_path: Path, kind: pa.DataType, name: str) -> None:
+    members = some_members(3)
+    columns = {"note": [b"\0"] * 3, "jpg": pa.array([data for _, data in members], kind), name: [n for n, _ in members]}
+    records, _ = read(save(tmp_path / "a.parquet", table_bytes(**columns)))
+    assert good(records) == members
+
+
+def test_without_names_rows_are_called_by_their_number(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.parquet", table_bytes(bytes=[some_bytes(n) for n in range(5)]))
+    assert [name for name, _ in good(read(source)[0])] == ["0", "1", "2", "3", "4"]
+    assert [name for name, _ in good(read(Unit((source,), 3, 5))[0])] == ["3", "4"]
+
+
+def test_empty_and_equal_names(tmp_path: Path) -> None:
+    """A row without a name may be called as another row is."""
+    source = save(tmp_path / "a.parquet", table_bytes(bytes=[b"1", b"2", b"3"], path=["2", "2", None]))
+    records, _ = read(source)
+    assert [record.member for record in records] == ["2", "2", "2"]
+    assert len({record.image_id for record in records}) == 3
+
+
+def test_a_row_without_bytes_is_a_row(tmp_path: Path) -> None:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = [{"bytes": None, "path": "gone.jpg"}, None, {"bytes": b"", "path": "empty.jpg"}]
+    source = save(tmp_path / "a.parquet", table_bytes(image=pa.array(rows, kind)))
+    records, _ = read(source)
+    assert errors(records) == [("gone.jpg", "unreadable"), ("1", "unreadable")]
+    assert good(records) == [("empty.jpg", b"")]
+
+
+def test_which_columns_hold_pictures() -> None:
+    def of(**types: pa.DataType) -> PictureColumns | None:
+        return picture_columns(pa.schema(list(types.items())))
+
+    both = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    assert of(uri=pa.string(), size=pa.int64()) is None
+    assert of(md5=pa.binary(16), uri=pa.string()) is None  # of fixed length: a hash
+    assert of(thumb=pa.binary(), image=both) == PictureColumns(("image", "bytes"), ("image", "path"))
+    assert of(**{"a.jpg": pa.binary(), "name": pa.string()}) == PictureColumns(("a.jpg",), ("name",))
+    assert of(x=pa.binary(), name=pa.float64()) == PictureColumns(("x",), None)
+    assert of(x=pa.struct([("bytes", pa.binary())]), key=pa.int64()) == PictureColumns(("x", "bytes"), ("key",))
+
+
+def test_a_column_with_a_dot_in_its_name(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.parquet", table_bytes(**{"a.jpg": [b"1", b"2"], "__key__": ["x", "y"]}))
+    assert good(read(source)[0]) == [("x", b"1"), ("y", b"2")]
+
+
+def test_rows_are_pictures_whatever_they_are_called(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.parquet", parquet_bytes([(".hidden/a.json", b"1"), ("b.jpg", b"2")]))
+    assert len(good(read(source)[0])) == 2
+    records, end = read(source, CandidateFilter(exclude=("*.json",)))
+    assert (good(records), end.skipped) == ([("b.jpg", b"2")], {"excluded": 1})
+
+
+def test_a_range_reads_only_its_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = some_members(10)
+    source = save(tmp_path / "a.parquet", parquet_bytes(members))
+    read_groups: list[int] = []
+    original = pq.ParquetFile.iter_batches
+
+    def noted(self: pq.ParquetFile, *args: Any, row_groups: list[int], **options: Any) -> Any:
+        read_groups.extend(row_groups)
+        return original(self, *args, row_groups=row_groups, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", noted)
+    assert good(read(Unit((source,), 3, 7))[0]) == members[3:7]
+    assert read_groups == [1, 2, 3]
+
+
+def test_only(tmp_path: Path) -> None:
+    members = some_members(6)
+    records, end = read(save(tmp_path / "a.parquet", parquet_bytes(members)), only={0, 5})
+    assert [(record.index, record.data) for record in records] == [(0, members[0][1]), (5, members[5][1])]
+    assert end.count == 6
+
+
+def test_broken_files(tmp_path: Path) -> None:
+    data = parquet_bytes(some_members(4))
+    for place, part in enumerate(cuts(data, 5)):
+        assert errors(read(save(tmp_path / f"{place}.parquet", part))[0]) == [(None, "truncated")]
+    assert errors(read(save(tmp_path / "e.parquet", b""))[0]) == [(None, "truncated")]
+    assert errors(read(save(tmp_path / "n.parquet", b"hello" * 99))[0]) == [(None, "corrupt")]
+    assert errors(read(save(tmp_path / "t.parquet", table_bytes(a=[1, 2])))[0]) == [(None, "not_an_image")]
+
+
+def test_a_damaged_page_gives_the_rows_before_it(tmp_path: Path) -> None:
+    members = some_members(6)
+    data = bytearray(parquet_bytes(members))
+    data[data.index(members[4][1][50:90]) + 3] ^= 1  # stored as it is: random bytes do not shrink
+    records, _ = read(save(tmp_path / "a.parquet", bytes(data)))
+    assert good(records) == members[:4]
+    assert errors(records) == [(None, "corrupt")]
+
+
+def test_a_store_that_fails_in_the_middle_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whichever read: the error of the store must come through pyarrow as it is, not as a damaged file."""
+    source = save(tmp_path / "a.parquet", parquet_bytes(some_members(6, 5000)))
+    data = (tmp_path / "a.parquet").read_bytes()
+
+    class Failing(io.BytesIO):
+        left = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            self.left -= 1
+            if self.left < 0:
+                raise StorageError("the network is gone")
+            return super().read(size)
+
+    file = Failing(data)
+    monkeypatch.setattr(Storage, "open", lambda self, uri, version=None: file)
+    rows_before = []
+    for reads in range(100):
+        file = Failing(data)
+        file.left = reads
+        records = read_unit(whole(source), Storage(), CandidateFilter())
+        count = 0
+        try:
+            for _ in records:
+                count += 1
+        except StorageError:
+            rows_before.append(count)
+        else:
+            assert count == 7
+            break
+    assert rows_before[0] == 0
+    assert rows_before[-1] >= 4

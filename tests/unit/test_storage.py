@@ -1,0 +1,510 @@
+"""Storage on disk and in memory, and the S3 store against a client that is made to fail. Real S3: tests/integration."""
+
+from __future__ import annotations
+
+import errno
+import io
+import itertools
+import os
+import pickle
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, FlexibleChecksumError, NoCredentialsError
+
+from tinyface_core.errors import SettingsError, StorageError
+from tinyface_core.storage import ObjectChanged, ObjectDenied, ObjectInfo, ObjectMissing, Storage, StorageOptions
+from tinyface_core.stores import base
+from tinyface_core.stores.base import RangeFile, Transient, with_retries
+
+
+@pytest.fixture
+def storage() -> Storage:
+    return Storage()
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Retries follow each other at once; what they would have waited is kept, on a clock of its own."""
+    waited = [0.0]
+
+    def sleep(seconds: float) -> None:
+        waited[0] += seconds
+
+    monkeypatch.setattr("tenacity.nap.time.sleep", sleep)
+    real = time.monotonic
+    monkeypatch.setattr("time.monotonic", lambda: real() + waited[0])
+    return waited
+
+
+# Uris and options
+
+
+@pytest.mark.parametrize(
+    ("url", "uri"),
+    [
+        ("/a b/c%20.jpg", "file:///a b/c%20.jpg"),
+        ("file:///a//b/../c/", "file:///a/c"),
+        ("s3://b/k k%20//x/", "s3://b/k k%20//x/"),
+        ("s3a://b/k", "s3://b/k"),
+        ("memory://b/k", "memory://b/k"),
+        ("https://h/a?b=c", "https://h/a?b=c"),
+        ("http:", None),
+    ],
+)
+def test_canonical(storage: Storage, url: str, uri: str | None) -> None:
+    assert storage.canonical(url) == (uri or "file://" + os.path.abspath(url))
+
+
+def test_relative_urls_become_absolute_and_links_stay(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path)
+    assert storage.canonical("link/a.jpg") == f"file://{tmp_path}/link/a.jpg"
+
+
+def test_options_for_fsspec() -> None:
+    pairs = (
+        ("key", "123"),
+        ("requester_pays", "True"),
+        ("client_kwargs.region_name", "eu"),
+        ("n", "3"),
+        ("j", '{"a":1}'),
+    )
+    assert StorageOptions(extra=pairs).for_fsspec() == {
+        "key": "123", "requester_pays": True, "client_kwargs": {"region_name": "eu"}, "n": 3, "j": {"a": 1},
+    }  # fmt: skip
+
+
+def test_credentials_are_hidden() -> None:
+    options = StorageOptions(extra=(("secret", "pa55"), ("client_kwargs.aws_secret_access_key", "w0rd"), ("n", "3")))
+    text = options.hide("pa55 w0rd 3 http://u:p@h/k?X-Amz-Signature=abc&b=1&token=t")
+    assert text == "*** *** 3 http://***@h/k?X-Amz-Signature=***&b=1&token=***"
+
+
+def test_the_endpoint_travels_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://here:1")
+    pickled = pickle.dumps(Storage())
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    assert pickle.loads(pickled).options.endpoint_url == "http://here:1"
+    assert Storage(StorageOptions(endpoint_url="http://there:2")).options.endpoint_url == "http://there:2"
+
+
+# Disk
+
+
+def test_write_read_list_delete(storage: Storage, tmp_path: Path) -> None:
+    root = storage.canonical(str(tmp_path))
+    storage.write(f"{root}/new/sub/a.bin", b"one")
+    storage.write(f"{root}/new/sub/a.bin", b"three")
+    info = storage.stat(f"{root}/new/sub/a.bin")
+    assert info is not None
+    stat = os.stat(tmp_path / "new/sub/a.bin")
+    assert (info.size_bytes, info.version) == (5, f"{stat.st_mtime_ns}-5")
+    assert list(storage.list(root)) == [info]
+    assert storage.read(info.uri, info.version) == b"three"
+    assert [path.name for path in (tmp_path / "new/sub").iterdir()] == ["a.bin"]
+    storage.delete(info.uri)
+    storage.delete(info.uri)
+    assert storage.stat(info.uri) is None
+    assert (storage.has_folder(f"{root}/new"), storage.has_folder(f"{root}/none")) == (True, False)
+    assert storage.stat(f"{root}/new") is None
+    assert list(storage.list(f"{root}/none")) == []
+    storage.make_folder(f"{root}/x/y")
+    assert (tmp_path / "x/y").is_dir()
+
+
+def test_missing_and_changed(storage: Storage, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    uri = f"file://{tmp_path}/a"
+    for method in (storage.read, storage.open, storage.open_stream):
+        with pytest.raises(ObjectMissing):
+            method(uri + ".none")
+        with pytest.raises(ObjectMissing):
+            method(f"file://{tmp_path}")
+        with pytest.raises(ObjectMissing):
+            method("file:///nul\0")
+        with pytest.raises(ObjectChanged, match="listed as 1-1"):
+            method(uri, "1-1")
+
+
+def test_a_file_that_changes_while_it_is_read_is_told(storage: Storage, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(5 << 20))
+    os.utime(path, ns=(1, 1))
+    with storage.open_stream(f"file://{path}", f"1-{5 << 20}") as file:
+        assert file.read(10) == bytes(10)
+        with path.open("r+b") as other:
+            other.write(b"x")
+        with pytest.raises(ObjectChanged):
+            file.read()
+
+
+def test_a_killed_write_leaves_the_old_file(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new bytes are on disk under another name, that no glob for Parquet finds, until they are whole."""
+    uri = f"file://{tmp_path}/part.parquet"
+    storage.write(uri, b"old")
+    seen = []
+
+    def stop(source: str, target: str) -> None:
+        seen.append(Path(source).name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        storage.write(uri, b"new")
+    assert storage.read(uri) == b"old"
+    assert seen[0].startswith(".")
+    assert not seen[0].endswith(".parquet")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_file_and_folder_are_synced_before_and_after_the_rename(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: order.append("folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file")
+    )
+    original = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: order.append("rename") or original(*names))  # type: ignore[func-returns-value]
+    storage.write(f"file://{tmp_path}/a", b"1")
+    assert order == ["file", "rename", "folder"]
+
+
+@pytest.mark.parametrize(("code", "mend"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "read-only")])
+def test_a_full_disk_stops_the_run(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, mend: str
+) -> None:
+    def fail(handle: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError, match=mend):
+        storage.write(f"file://{tmp_path}/a", b"1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_sector_is_about_one_object(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+
+    def fail(*args: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("tinyface_core.stores.local._version", fail)
+    with pytest.raises(ObjectDenied, match="Input/output"):
+        storage.read(f"file://{tmp_path}/a")
+
+
+# Other protocols
+
+
+def test_memory(storage: Storage) -> None:
+    storage.write("memory://store/x/a", b"12")
+    info = storage.stat("memory://store/x/a")
+    assert info is not None
+    assert info.version is not None
+    assert list(storage.list("memory://store")) == [info]
+    assert storage.read(info.uri, info.version) == b"12"
+    with storage.open(info.uri) as file:
+        file.seek(1)
+        assert file.read() == b"2"
+    with pytest.raises(ObjectChanged):
+        storage.read(info.uri, "other")
+    storage.delete(info.uri)
+    storage.delete(info.uri)
+    with pytest.raises(ObjectMissing):
+        storage.read(info.uri)
+    assert storage.stat(info.uri) is None
+
+
+def test_an_unknown_protocol_or_option_is_refused() -> None:
+    with pytest.raises(SettingsError, match="nonsense://"):
+        Storage().stat("nonsense://x")
+    with pytest.raises(SettingsError, match="--storage-option"):
+        Storage(StorageOptions(extra=(("no_such_option", "1"),))).stat("s3://b/k")
+    with pytest.raises(SettingsError, match="--profile"):
+        Storage(StorageOptions(profile="no-such-profile")).stat("s3://b/k")
+
+
+# Retries and ranges
+
+
+def test_retries_end(no_waiting: list[float]) -> None:
+    outcomes = iter([Transient("1"), Transient("2"), "good"])
+
+    def attempt() -> str:
+        outcome = next(outcomes)
+        if isinstance(outcome, Transient):
+            raise outcome
+        return outcome
+
+    assert with_retries(attempt, "reading x") == "good"
+    no_waiting[0] = 0
+
+    def never() -> None:
+        raise Transient("503 SlowDown")
+
+    with pytest.raises(StorageError, match=r"reading s3://b/k: given up after \d+ tries .*503 SlowDown"):
+        with_retries(never, "reading s3://b/k")
+    assert 15 < no_waiting[0] <= base.READ_PATIENCE_S
+
+
+def test_errors_about_one_object_are_not_retried() -> None:
+    calls = []
+
+    def missing() -> None:
+        calls.append(1)
+        raise ObjectMissing("x")
+
+    with pytest.raises(ObjectMissing):
+        with_retries(missing, "reading x")
+    assert len(calls) == 1
+
+
+def test_a_range_file_reads_as_a_file_does() -> None:
+    data = os.urandom(3 << 20)
+    fetched = []
+
+    def fetch(start: int, stop: int) -> bytes:
+        fetched.append(stop - start)
+        return data[start:stop]
+
+    ours, real = RangeFile(fetch, len(data)), io.BytesIO(data)
+    places = [
+        (0, 10),
+        (5, 300_000),
+        (2_900_000, -1),
+        (0, 0),
+        (100, 1 << 20),
+        (1 << 20, 1 << 20),
+        (4 << 20, 9),
+        (7, 70_000),
+    ]
+    for start, size in places:
+        assert ours.seek(start) == real.seek(start)
+        assert ours.read(size) == real.read(size)
+        assert ours.tell() == real.tell()
+    assert ours.seek(-5, io.SEEK_END) == real.seek(-5, io.SEEK_END)
+    assert ours.read() == real.read()
+    with pytest.raises(OSError, match="before the start"):
+        ours.seek(-1)
+
+
+def test_read_ahead_grows_in_order_and_shrinks_in_jumps() -> None:
+    """In order: few requests. Header by header over large members: few bytes."""
+    size = 64 << 20
+    requests: list[int] = []
+
+    def fetch(start: int, stop: int) -> bytes:
+        requests.append(stop - start)
+        return bytes(stop - start)
+
+    file = RangeFile(fetch, size)
+    for _ in range(size // 4096):
+        file.read(4096)
+    assert len(requests) < 16
+    requests.clear()
+    file = RangeFile(fetch, size)
+    for place in range(0, size, 4 << 20):
+        file.seek(place)
+        file.read(512)
+    assert sum(requests) < 2 << 20
+
+
+# S3, by a client that answers as it is told
+
+
+class Client:
+    """Stands for s3fs's `_call_s3`: gives or raises what it is told, in order, and notes what it was asked."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = iter(answers)
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    async def __call__(self, method: str, **arguments: Any) -> Any:
+        self.asked.append((method, arguments))
+        answer = next(self.answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Body:
+    def __init__(self, *pieces: bytes | Exception) -> None:
+        self.pieces = list(pieces)
+
+    async def read(self, size: int | None = None) -> bytes:
+        if not self.pieces:
+            return b""
+        piece = self.pieces.pop(0)
+        if isinstance(piece, Exception):
+            raise piece
+        if size is not None and len(piece) > size:
+            self.pieces.insert(0, piece[size:])
+            return piece[:size]
+        return piece
+
+    def close(self) -> None:
+        pass
+
+
+def answered(code: str, status: int, operation: str = "GetObject") -> ClientError:
+    return ClientError(
+        {"Error": {"Code": code, "Message": "said so"}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
+        operation,
+    )
+
+
+def got(*pieces: bytes | Exception, length: int | None = None, etag: str = "e1") -> dict[str, Any]:
+    total = sum(len(piece) for piece in pieces if isinstance(piece, bytes)) if length is None else length
+    return {"Body": Body(*pieces), "ContentLength": total, "ETag": f'"{etag}"'}
+
+
+@pytest.fixture(scope="module")
+def s3() -> Any:
+    """A function that gives a storage whose S3 client answers as told."""
+    keys = (("key", "an-access-key"), ("secret", "a-secret-key"))
+    storage = Storage(StorageOptions(endpoint_url="http://127.0.0.1:9", extra=keys))
+
+    def make(*answers: Any) -> tuple[Storage, Client]:
+        client = Client(*answers)
+        storage._store("s3://b")._fs._call_s3 = client  # type: ignore[attr-defined]
+        return storage, client
+
+    return make
+
+
+@pytest.mark.parametrize("code", ["SlowDown", "InternalError", "RequestTimeout", "503"])
+def test_s3_tries_again_what_may_pass(s3: Any, no_waiting: list[float], code: str) -> None:
+    network = EndpointConnectionError(endpoint_url="http://x")
+    storage, client = s3(answered(code, 503), network, TimeoutError(), got(b"data"))
+    assert storage.read("s3://b/k", "e1") == b"data"
+    assert len(client.asked) == 4
+    assert client.asked[0] == ("get_object", {"Bucket": "b", "Key": "k", "IfMatch": '"e1"'})
+
+
+def test_s3_goes_on_by_range_after_a_cut(s3: Any, no_waiting: list[float]) -> None:
+    """A large object is not read again from its start, and stays one version."""
+    storage, client = s3(
+        got(b"abc", ConnectionResetError("cut"), length=8), got(b"de", b"", length=5), got(b"fgh", length=3)
+    )
+    with storage.open_stream("s3://b/k") as file:
+        assert file.read() == b"abcdefgh"
+    assert [arguments.get("Range") for _, arguments in client.asked] == [None, "bytes=3-7", "bytes=5-7"]
+    assert [arguments.get("IfMatch") for _, arguments in client.asked] == [None, '"e1"', '"e1"']
+
+
+def test_s3_a_store_that_ignores_if_match_is_found_out(s3: Any) -> None:
+    storage, _ = s3(got(b"data", etag="e2"))
+    with pytest.raises(ObjectChanged, match="listed as e1, now e2"):
+        storage.read("s3://b/k", "e1")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (answered("NoSuchKey", 404), ObjectMissing),
+        (answered("PreconditionFailed", 412), ObjectChanged),
+        (answered("AccessDenied", 403), ObjectDenied),
+        (answered("InvalidObjectState", 403), ObjectDenied),
+        (answered("ExpiredToken", 400), StorageError),
+        (answered("InvalidAccessKeyId", 403), StorageError),
+        (answered("SignatureDoesNotMatch", 403), StorageError),
+        (NoCredentialsError(), StorageError),
+        (answered("Weird", 418), StorageError),
+    ],
+)
+def test_s3_errors(s3: Any, answer: Exception, expected: type[Exception]) -> None:
+    storage, client = s3(answer)
+    with pytest.raises(expected, match="s3://b/k"):
+        storage.read("s3://b/k", "e1")
+    assert len(client.asked) == 1
+
+
+def test_s3_an_object_that_is_damaged_for_good_is_an_error_of_its_own(s3: Any, no_waiting: list[float]) -> None:
+    """One rotten object must not stop the run; one flipped on the way is read again."""
+    damaged = FlexibleChecksumError(error_msg="did not match")
+    storage, _ = s3(got(damaged, length=4), got(b"good"))
+    assert storage.read("s3://b/k") == b"good"
+    storage, client = s3(*[got(damaged, length=4) for _ in range(9)])
+    with pytest.raises(ObjectDenied, match="checksum"):
+        storage.read("s3://b/k")
+    assert len(client.asked) == 3
+
+
+def test_s3_a_bug_stays_a_bug(s3: Any) -> None:
+    storage, _ = s3(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        storage.read("s3://b/k")
+
+
+def test_s3_a_head_that_says_only_403_is_asked_again_with_a_body(s3: Any) -> None:
+    """An expired key must stop the run, a denied object must not; HEAD tells them not apart."""
+    storage, _ = s3(answered("403", 403, "HeadObject"), answered("ExpiredToken", 400))
+    with pytest.raises(StorageError, match="ExpiredToken"):
+        storage.stat("s3://b/k")
+    storage, _ = s3(answered("403", 403, "HeadObject"), answered("AccessDenied", 403))
+    with pytest.raises(ObjectDenied):
+        storage.stat("s3://b/k")
+
+
+def test_s3_a_write_ends_within_20_s(s3: Any, no_waiting: list[float]) -> None:
+    storage, client = s3(*[answered("SlowDown", 503)] * 100)
+    started = time.monotonic()
+    with pytest.raises(StorageError, match="writing s3://b/k"):
+        storage.write("s3://b/k", b"1")
+    assert time.monotonic() - started < 20
+    assert len(client.asked) > 3
+
+
+def test_s3_a_write_that_is_refused_stops_the_run(s3: Any) -> None:
+    storage, _ = s3(answered("AccessDenied", 403, "PutObject"))
+    with pytest.raises(StorageError, match="cannot write s3://b/k"):
+        storage.write("s3://b/k", b"1")
+
+
+def test_s3_a_million_objects_list_in_bounded_memory(s3: Any) -> None:
+    """A thousand pages of a thousand; nothing of a page is kept after it."""
+    modified = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def pages() -> Any:
+        keys = (f"p/{place:04}.jpg" for place in range(1000))
+        contents = [{"Key": key, "Size": 10, "ETag": '"e"', "LastModified": modified} for key in keys]
+        for number in range(1000):
+            yield {"Contents": [*contents], "IsTruncated": number < 999, "NextContinuationToken": str(number)}
+
+    storage, client = s3()
+    client.answers = pages()
+    found = storage.list("s3://b/p")
+    assert next(found) == ObjectInfo("s3://b/p/0000.jpg", 10, "e", modified)
+    assert sum(1 for _ in itertools.islice(found, 2000)) == 2000
+    before = sys.getallocatedblocks()
+    client.asked.clear()
+    most = count = 0
+    for count, _ in enumerate(found, start=1):
+        if count % 100_000 == 0:
+            client.asked.clear()
+            most = max(most, sys.getallocatedblocks() - before)
+    assert count == 1_000_000 - 2001
+    assert most < 20_000  # a million objects would be millions
+
+
+def test_s3_listing(s3: Any) -> None:
+    """Folder keys are left out, keys that only begin like the folder are not asked for."""
+    entry = {"Size": 0, "ETag": '"e"', "LastModified": datetime(2026, 1, 1, tzinfo=UTC)}
+    storage, client = s3({"Contents": [{**entry, "Key": "a/"}, {**entry, "Key": "a//b c%"}], "IsTruncated": False})
+    assert [info.uri for info in storage.list("s3://b/a")] == ["s3://b/a//b c%"]
+    assert client.asked[0][1]["Prefix"] == "a/"
+    storage, client = s3({}, answered("NoSuchBucket", 404), answered("AccessDenied", 403))
+    assert list(storage.list("s3://b", starts_with="20")) == []
+    assert client.asked[0][1]["Prefix"] == "20"
+    assert list(storage.list("s3://none")) == []
+    with pytest.raises(ObjectDenied):
+        list(storage.list("s3://b"))
