@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from tinyface_core.errors import CheckpointError
+from tinyface_core.errors import CheckpointError, SettingsError
 from tinyface_core.model.checkpoint import load_checkpoint, save_checkpoint
 from tinyface_core.model.network import HRNetwork, NetworkConfig
 from tinyface_core.model.trunks import TrunkConfig
@@ -214,6 +214,12 @@ def test_what_is_saved_loads_and_says_the_same(cache: PictureCache, tmp_path: Pa
     assert spec == one.settings.spec
     with torch.no_grad():
         torch.testing.assert_close(loaded(image_N3HW).logits_NTHW, said.logits_NTHW, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("amounts", [{}, {"crops": 0}, {"hours": -1.0}])
+def test_a_budget_of_nothing_is_refused(amounts: dict[str, float]) -> None:
+    with pytest.raises(SettingsError, match="budget"):
+        Budget(**amounts)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -62,13 +62,13 @@ def main(
         cache: folder for the decoded pictures (about 3 bytes a pixel); default: in --out.
         name: of the model; default: the preset's.
     """
-    settings = preset(preset_name)
+    settings, budget = preset(preset_name), Budget(crops=crops, hours=hours)
     spec = replace(settings.spec, name=name or settings.spec.name)
     network = HRNetwork(spec.network)
     if imagenet is not None:
         load_imagenet(network.trunk, read_imagenet(imagenet))
     pictures = PictureCache([p for folder in data for p in read_annotations(folder)], cache or out / "cache")
-    trainer = Trainer(network, settings, Budget(crops=crops, hours=hours))
+    trainer = Trainer(network, settings, budget)
     if resume(out / "state.pt", trainer):
         log.info("resumed after %d crops", trainer.crops)
 

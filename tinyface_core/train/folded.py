@@ -40,9 +40,8 @@ def _early(trunk: Trunk, up_to_stride: int) -> list[nn.Module]:
     if isinstance(trunk, ResNet):
         layers = zip(STRIDES, _layers(trunk), strict=True)
         return [trunk.conv1, trunk.bn1, *(layer for stride, layer in layers if stride <= up_to_stride)]
-    if isinstance(trunk, MobileNetV2):
-        return list(_blocks(trunk, 0, trunk.taps[up_to_stride]))
-    return list(_blocks(trunk, 0, VGG16.ends[up_to_stride]))
+    ends = trunk.taps if isinstance(trunk, MobileNetV2) else VGG16.ends
+    return _blocks(trunk, 0, ends[up_to_stride])
 
 
 def _blocks(trunk: Trunk, begin: int, end: int) -> list[nn.Module]:
@@ -50,8 +49,8 @@ def _blocks(trunk: Trunk, begin: int, end: int) -> list[nn.Module]:
     return list(cast(nn.Sequential, trunk.features))[begin:end]
 
 
-def _layers(trunk: ResNet) -> tuple[nn.Sequential, ...]:
-    return tuple(cast(nn.Sequential, layer) for layer in (trunk.layer1, trunk.layer2, trunk.layer3))
+def _layers(trunk: ResNet) -> tuple[nn.Sequential, nn.Sequential, nn.Sequential]:
+    return trunk.layer1, trunk.layer2, trunk.layer3
 
 
 def folded(network: HRNetwork) -> HRNetwork:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyface_core.errors import CheckpointError
+from tinyface_core.errors import CheckpointError, SettingsError
 from tinyface_core.model.network import HeatMaps, HRNetwork
 from tinyface_core.train.batches import Batch, batches
 from tinyface_core.train.data import PictureCache
@@ -31,7 +31,10 @@ REPORT_STEPS = 50
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: `average` replaces each tensor by its mean over them; None when there is but one."""
+    """This process among all: `average` replaces each tensor by its mean over them; None when there is but one.
+
+    Every process gives the same tensors in the same order, each step. A process's loss is per its own positives.
+    """
 
     rank: int = 0
     size: int = 1
@@ -48,11 +51,16 @@ class Budget:
     crops: int | None = None
     hours: float | None = None
 
+    def __post_init__(self) -> None:
+        given = [amount for amount in (self.crops, self.hours) if amount is not None]
+        if not given or min(given) <= 0:
+            raise SettingsError(f"a budget of {self.crops} crops, {self.hours} hours: give one of them, above 0.")
+
     def spent(self, crops: int, seconds: float) -> float:
         """Share in 0..1."""
         shares = [crops / self.crops] if self.crops else []
         shares += [seconds / 3600 / self.hours] if self.hours else []
-        return min(1.0, max(shares, default=1.0))
+        return min(1.0, max(shares))
 
 
 @dataclass(frozen=True)
