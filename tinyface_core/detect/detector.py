@@ -57,9 +57,7 @@ class Detector:
         self._mean_311, self._std_311 = shift[:, :, None, None]
 
     @classmethod
-    def load(
-        cls, model: str | Path, options: DetectOptions | None = None, runtime: Runtime | None = None
-    ) -> Detector:
+    def load(cls, model: str | Path, options: DetectOptions | None = None, runtime: Runtime | None = None) -> Detector:
         """A bundled model by name, or a checkpoint file by path, on the best device there is.
 
         Raises:

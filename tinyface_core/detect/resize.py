@@ -2,7 +2,7 @@
 
 Half-pixel centres; when shrinking, the triangle filter is widened by the factor (antialiased, as MATLAB's imresize
 and Pillow do). Each output pixel is the same weighted sum whichever window it is part of, which is what lets tiles
-equal the whole (detect/tiling.py).
+equal the whole (detect/tiling.py). The picture stays bytes: only a piece of it at a time is made float.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+PIECE_PX = 1 << 22  # pixels that are float at once, beside the result: 48 MB
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,28 @@ def resize_region(rgb_HW3: Tensor, image_hw: tuple[int, int], region: Region) ->
     """
     if tuple(rgb_HW3.shape[:2]) == image_hw:
         return rgb_HW3[region.top : region.bottom, region.left : region.right].permute(2, 0, 1).float()
-    rows = taps(rgb_HW3.shape[0], image_hw[0], region.top, region.bottom)
     columns = taps(rgb_HW3.shape[1], image_hw[1], region.left, region.right)
-    source_HW3 = rgb_HW3[rows.first : rows.stop, columns.first : columns.stop].float()
+    source_HW3 = rgb_HW3[:, columns.first : columns.stop]
     width = source_HW3.shape[1]
-    down_hW3 = _weighted(source_HW3.reshape(len(source_HW3), -1), rows).reshape(-1, width, 3)
-    across_wh3 = _weighted(down_hW3.transpose(0, 1).reshape(width, -1), columns).reshape(region.hw[1], -1, 3)
-    return across_wh3.permute(2, 1, 0)
+    image_wh3 = torch.empty((region.hw[1], region.hw[0], 3), device=rgb_HW3.device)
+    step = max(1, PIECE_PX // width)
+    for top in range(region.top, region.bottom, step):
+        rows = taps(rgb_HW3.shape[0], image_hw[0], top, min(top + step, region.bottom))
+        made_Wh3 = _rows_made(source_HW3, rows).transpose(0, 1)
+        across_wC = _weighted(made_Wh3.reshape(width, -1), columns)
+        image_wh3[:, top - region.top : top - region.top + step] = across_wC.reshape(region.hw[1], -1, 3)
+    return image_wh3.permute(2, 1, 0)
+
+
+def _rows_made(source_HW3: Tensor, rows: Taps) -> Tensor:
+    """Output rows with the source's columns, (N, W, 3) float32; only a piece of the source at a time is float."""
+    height, width = rows.stop - rows.first, source_HW3.shape[1]
+    step = max(1, PIECE_PX // height)
+    parts = []
+    for left in range(0, width, step):
+        piece_HW3 = source_HW3[rows.first : rows.stop, left : left + step].float()
+        parts.append(_weighted(piece_HW3.reshape(height, -1), rows).reshape(len(rows.index_NK), -1, 3))
+    return torch.cat(parts, dim=1)
 
 
 def _weighted(table: Tensor, along: Taps) -> Tensor:

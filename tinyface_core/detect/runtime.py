@@ -68,7 +68,7 @@ def prepare(network: HRNetwork, runtime: Runtime) -> HRNetwork:
     """The network ready for inference, changed in place: batch-norm folded in fp32, then cast, channels last."""
     network.eval().requires_grad_(False)
     _fold_batch_norm(network)
-    return network.to(device=runtime.device, dtype=runtime.dtype, memory_format=torch.channels_last)
+    return network.to(runtime.device, runtime.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _fold_batch_norm(module: nn.Module) -> None:

@@ -50,7 +50,10 @@ def tiles(image_hw: tuple[int, int], *, align: int, halo_px: int, max_px: int) -
     for top, bottom in _cores(height, rows, align):
         for left, right in _cores(width, columns, align):
             window = Region(
-                max(0, top - halo_px), max(0, left - halo_px), min(height, bottom + halo_px), min(width, right + halo_px)
+                max(0, top - halo_px),
+                max(0, left - halo_px),
+                min(height, bottom + halo_px),
+                min(width, right + halo_px),
             )
             yield Tile(window, Region(top, left, bottom, right), image_hw)
 

@@ -8,6 +8,8 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+DECODER_VERSION = 1  # raised whenever the same bytes may give other pixels: outputs of two versions never mix
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -127,6 +127,10 @@ class UnitCollector:
                 del self._open[name]
         return whole
 
+    def is_whole(self, unit_name: str) -> bool:
+        """Whether this unit was given, whole, by `add`."""
+        return unit_name in self._whole
+
     def missing(self) -> dict[str, Missing]:
         """For each unit that is open, what it lacks. A unit of which nothing came is not in here."""
         result = {}

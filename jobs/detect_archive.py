@@ -1,0 +1,75 @@
+"""Finds every face in an archive of pictures and writes them as two Parquet tables.
+
+    python jobs/detect_archive.py --input photos/ --output faces/
+
+    ray job submit --working-dir . -- python jobs/detect_archive.py --input s3://b/archive/ --output s3://b/faces/
+
+The same command resumes a run that was cut short, and picks up new pictures. Exit codes: 0 done (there may be error
+rows), 2 refused before the first write, 1 stopped later, 3 --max-error-share, 130 interrupted, 143 SIGTERM. More:
+docs/job.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from itertools import chain
+
+from finish import finish, show_dry_run
+from options import DetectArchive, job_app, run_job
+from prepare import Run, asked_for, decide_anew, decide_as_recorded
+from ray_stages import Reading
+from ray_start import RaySession, choose_pool
+from tinyface_core.archive.candidates import CandidateFilter
+from tinyface_core.archive.listing import carried_fields, list_sources
+from tinyface_core.storage import Storage
+from tinyface_core.tables.claim import Claim
+from tinyface_core.tables.output import OutputFolder, OutputState
+from to_do import find_to_do
+from work import Worked, work
+
+app = job_app("detect_archive.py", __doc__ or "")
+
+
+@app.default
+def main(job: DetectArchive) -> int:
+    """List, plan, work, commit, settle."""
+    started, skipped = datetime.now(UTC), Counter[str]()
+    storage, candidates = Storage(job.storage.options()), CandidateFilter(job.all_files, job.include, job.exclude)
+    output = OutputFolder(storage, job.output)
+    listed = list_sources(
+        job.input,
+        storage,
+        candidates,
+        carry=job.carry,
+        on_skip=lambda kind: skipped.update([kind]),
+        leave_out=[output.uri],
+    )
+    if job.dry_run:
+        show_dry_run(listed, skipped)
+        return 0
+
+    state = output.check()
+    asked = asked_for(job, storage)
+    reading = Reading(storage, candidates, tuple(carried_fields(job.input, storage, job.carry)))
+    sources = chain([next(listed)], listed)  # an empty input is told here, before anything starts
+    with ExitStack() as stack:
+        ray_session = RaySession(job.ray_address, stack)
+        if state is OutputState.OURS:
+            decided = decide_as_recorded(job, asked, output, storage)
+        else:
+            pool = choose_pool(ray_session.cluster, job, job.device)
+            decided = decide_anew(job, asked, ray_session.runtime(pool, job.device, job.precision), storage)
+        run = Run(job, output, reading, decided, stack.enter_context(Claim(storage, output.uri)))
+        to_do = find_to_do(run, sources)
+        worked = Worked()
+        if to_do.units:
+            worked = work(run, to_do, choose_pool(ray_session.cluster, job, decided.runtime.device))
+        finish(run, to_do, worked, started, skipped)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(app))

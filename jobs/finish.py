@@ -1,0 +1,138 @@
+"""What a run tells: what it would read (--dry-run), what it did (run.json), and a last screen for a person."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from prepare import Run, versions
+from tinyface_core.archive.record import Source
+from tinyface_core.report.html import write_report
+from tinyface_core.tables.unit_tables import UnitTotals, sum_totals
+from to_do import ToDo
+from work import Worked
+
+log = logging.getLogger(__name__)
+
+NAMED = 12  # kinds of skips and errors that the last screen names
+
+
+def show_dry_run(sources: Iterable[Source], skipped: Counter[str]) -> None:
+    """Prints what would be read, by type, with sizes. The listing is streamed; nothing is written."""
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for source in sources:
+        counts[source.kind] += 1
+        sizes[source.kind] += source.size_bytes or 0
+    table = Table(title="What would be read", title_justify="left")
+    for heading in ("type", "objects", "size"):
+        table.add_column(heading, justify="left" if heading == "type" else "right")
+    for kind, count in counts.most_common():
+        table.add_row(str(kind), f"{count:,}", _size(sizes[kind]))
+    table.add_row("all", f"{counts.total():,}", _size(sizes.total()), style="bold")
+    console = Console(highlight=False)
+    console.print(table)
+    if skipped:
+        console.print(f"skipped, no pictures: {_listed(skipped)}", markup=False)
+    console.print("Nothing was written. Members of archives are counted when they are read.")
+
+
+def finish(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Counter[str]) -> None:
+    """Sweeps, writes run.json and the report, then `_SUCCESS`, and prints the last screen.
+
+    skipped: by extension, of this run's listing; what archives held is in the units' totals.
+    """
+    run.output.delete_success()
+    run.committer.sweep(to_do.plan.names())
+    facts = _facts(run, to_do, worked, started, skipped)
+    run.output.write_run(facts, started)
+    report_uri = _report(run, facts) if run.job.report else None
+    run.claim.check()
+    run.output.write_success()
+    show_summary(facts, run.output.uri, report_uri)
+
+
+def _report(run: Run, facts: Mapping[str, Any]) -> str | None:
+    """The report's uri; a report that fails must not fail a run whose tables are whole."""
+    try:
+        return write_report(run.reading.storage, run.output.uri, facts)
+    except Exception:
+        log.exception("the report could not be written; the tables are whole")
+        return None
+
+
+def _facts(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Counter[str]) -> dict[str, Any]:
+    """The content of run.json: counts of the whole output and of this run, settings, versions, throughput."""
+    now = datetime.now(UTC)
+    whole = sum_totals(to_do.totals.values())
+    before = len(to_do.totals) - worked.units
+    return {
+        "finished_at": now.isoformat(timespec="seconds"),
+        "started_at": started.isoformat(timespec="seconds"),
+        "wall_s": round((now - started).total_seconds(), 3),
+        "work_s": round(worked.seconds, 3),
+        "pictures_per_s": round(worked.totals.pictures / worked.seconds, 4) if worked.seconds else None,
+        "inputs": list(run.job.input),
+        "units": {"planned": to_do.planned, "committed_before": before, "worked": worked.units},
+        "complete": len(to_do.totals) == to_do.planned,
+        "output": _counts(whole),
+        "this_run": _counts(worked.totals),
+        "skipped": dict(sorted((Counter(whole.skipped) + skipped).items())),
+        "settings": run.decided.settings,
+        "settings_hash": run.decided.hash,
+        "versions": versions(),
+    }
+
+
+def _counts(totals: UnitTotals) -> dict[str, Any]:
+    errors = sum(totals.errors.values())
+    return {
+        "pictures": totals.pictures,
+        "ok": totals.pictures - errors,
+        "error": errors,
+        "errors_by_class": dict(totals.errors),
+        "faces": totals.faces,
+    }
+
+
+def show_summary(facts: Mapping[str, Any], output_uri: str, report_uri: str | None) -> None:
+    """The last screen of a run."""
+    output, this_run, rate = facts["output"], facts["this_run"], facts["pictures_per_s"]
+    table = Table.grid(padding=(0, 2))
+    rows = [
+        ("pictures", f"{output['pictures']:,} in the output, {this_run['pictures']:,} of them worked in this run"),
+        ("faces", f"{output['faces']:,}"),
+        ("errors", f"{output['error']:,}  {_listed(Counter(output['errors_by_class']))}"),
+        ("skipped", _listed(Counter(facts["skipped"])) or "none"),
+        ("time", f"{facts['wall_s']:.0f} s" + (f", {rate:.2f} pictures/s while working" if rate else "")),
+        ("model", f"{facts['settings']['model']}, {facts['settings']['device']} in {facts['settings']['precision']}"),
+        ("tables", f"{output_uri}/images, {output_uri}/detections"),
+        ("report", report_uri or "not asked for"),
+    ]
+    if not facts["complete"]:
+        rows.append(("open", "not all that is planned is worked (--limit): the same command without it goes on"))
+    for name, text in rows:
+        table.add_row(name, text)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(table)
+    where = output_uri.removeprefix("file://")
+    console.print(f"query: SELECT count(*), sum(num_faces) FROM '{where}/images/**/*.parquet'")
+
+
+def _listed(counts: Counter[str]) -> str:
+    named = [f"{name} {count:,}" for name, count in counts.most_common(NAMED) if count]
+    return ", ".join(named) + (", ..." if len(counts) > NAMED else "")
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -1,0 +1,202 @@
+"""Command line -> frozen settings, in one style for all jobs: cyclopts reads the dataclasses below.
+
+Options may be written with `-` or `_`; `--config FILE` (YAML) gives values that the command line overrides. Exit
+codes are those of docs/job.md: 2 for whatever is wrong before the first write.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cyclopts
+import yaml
+from cyclopts import App, Group, Parameter
+from rich.console import Console
+
+from signals import TERMINATED, Terminated
+from tinyface_core.errors import SettingsError, TinyfaceError
+from tinyface_core.storage import StorageOptions
+
+INTERRUPTED = 130
+
+_READ, _WRITE = Group("What to read", sort_key=1), Group("Where to write", sort_key=2)
+_DETECT, _RUN = Group("How to detect", sort_key=3), Group("How to run", sort_key=4)
+_STORAGE = Group("Storage", sort_key=5)
+
+Texts = tuple[str, ...]
+
+
+def _many(group: Group) -> Parameter:
+    return Parameter(group=group, negative=(), consume_multiple=True, show_default=False)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class StorageFlags:
+    """How objects are reached."""
+
+    endpoint_url: Annotated[str | None, Parameter(group=_STORAGE)] = None
+    "S3 store other than AWS; else AWS_ENDPOINT_URL."
+    profile: Annotated[str | None, Parameter(group=_STORAGE)] = None
+    "AWS profile to take credentials from."
+    anonymous: Annotated[bool, Parameter(group=_STORAGE, negative=())] = False
+    "Send no credentials: for public buckets."
+    storage_option: Annotated[Texts, _many(_STORAGE)] = ()
+    "key=value for fsspec (requester pays, roles, encryption keys); may be repeated."
+
+    def options(self) -> StorageOptions:
+        """Raises SettingsError for a --storage-option without `=`."""
+        pairs = []
+        for text in self.storage_option:
+            key, equals, value = text.partition("=")
+            if not equals or not key:
+                raise SettingsError(f"--storage-option {text}: give it as key=value.")
+            pairs.append((key, value))
+        return StorageOptions(self.endpoint_url, self.anonymous, self.profile, tuple(pairs))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class DetectArchive:
+    """All options of jobs/detect_archive.py; None: decided by the checkpoint, the output's record, or the machine."""
+
+    input: Annotated[Texts, _many(_READ)]
+    "Folder, url, glob, {a..b} braces, archive or manifest; may be repeated."
+    output: Annotated[str, Parameter(group=_WRITE)]
+    "Folder or prefix for the tables: empty, or an output of the same settings."
+    include: Annotated[Texts, _many(_READ)] = ()
+    "Globs on names below the input; only these are read."
+    exclude: Annotated[Texts, _many(_READ)] = ()
+    "Globs on names below the input that are left out."
+    all_files: Annotated[bool, Parameter(group=_READ, negative=())] = False
+    "Sidecars (.json, .txt, ...) become candidates, so rows."
+    carry: Annotated[Texts, _many(_READ)] = ()
+    "Columns of the manifest or Parquet input to carry into the images table."
+    limit: Annotated[int | None, Parameter(group=_READ)] = None
+    "Stop after the whole units that reach this many pictures; a later run goes on."
+    dry_run: Annotated[bool, Parameter(group=_WRITE, negative=())] = False
+    "Tell what would be read, by type, with sizes; write nothing."
+    model: Annotated[str | None, Parameter(group=_DETECT)] = None
+    "Name of a bundled model, path or url of a checkpoint; None: the bundled one that fits the device."
+    zooms: Annotated[Texts, _many(_DETECT)] = ()
+    "Pyramid levels, as 0.5 1 2, or `adaptive`; none: the checkpoint's. 4 finds faces of 8-12 px."
+    min_score: Annotated[float | None, Parameter(group=_DETECT)] = None
+    "Faces up to this score are not written (0..1); None: the checkpoint's."
+    nms_iou: Annotated[float | None, Parameter(group=_DETECT)] = None
+    "Overlap above which the weaker of two boxes goes; None: the checkpoint's."
+    device: Annotated[Literal["auto", "cpu", "cuda"], Parameter(group=_DETECT)] = "auto"
+    "Where to compute; auto: a GPU where there is one."
+    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], Parameter(group=_DETECT)] = "auto"
+    "Number format of the network; auto: bf16 where the hardware has it."
+    max_pixels: Annotated[int | None, Parameter(group=_DETECT)] = None
+    "Larger pictures (width x height) become error rows, before decoding; None: 500,000,000."
+    decode_timeout: Annotated[float | None, Parameter(group=_DETECT)] = None
+    "Seconds that decoding one picture may take; None: 60."
+    actors: Annotated[str | None, Parameter(group=_RUN)] = None
+    "Detectors, as 4 or 2..16; None: one a GPU, or one a CPU."
+    cpus_per_actor: Annotated[int, Parameter(group=_RUN)] = 1
+    "CPUs, and so threads, of each detector."
+    gpus_per_actor: Annotated[float | None, Parameter(group=_RUN)] = None
+    "GPUs of each detector; 0.5 puts two on one."
+    unit_pictures: Annotated[int, Parameter(group=_RUN)] = 1000
+    "Pictures that are committed together: what a kill can lose."
+    max_error_share: Annotated[float | None, Parameter(group=_RUN)] = None
+    "Stop with exit code 3 above this share of error rows, judged from the 200th picture on."
+    ray_address: Annotated[str | None, Parameter(group=_RUN)] = None
+    "Cluster to join (else RAY_ADDRESS, else one that runs here); `local` always starts one."
+    report: Annotated[bool, Parameter(group=_WRITE)] = True
+    "Write report.html at the end."
+    storage: StorageFlags = StorageFlags()
+
+    def __post_init__(self) -> None:
+        checks: list[tuple[str, object, bool, str]] = [
+            ("--limit", self.limit, self.limit is None or self.limit > 0, "from 1 on"),
+            ("--min-score", self.min_score, self.min_score is None or 0 <= self.min_score < 1, "from 0 up to below 1"),
+            ("--nms-iou", self.nms_iou, self.nms_iou is None or 0 <= self.nms_iou <= 1, "from 0 to 1"),
+            ("--unit-pictures", self.unit_pictures, self.unit_pictures > 0, "from 1 on"),
+            ("--max-pixels", self.max_pixels, self.max_pixels is None or self.max_pixels > 0, "from 1 on"),
+            (
+                "--decode-timeout",
+                self.decode_timeout,
+                self.decode_timeout is None or self.decode_timeout > 0,
+                "above 0",
+            ),
+            ("--cpus-per-actor", self.cpus_per_actor, self.cpus_per_actor > 0, "from 1 on"),
+            ("--gpus-per-actor", self.gpus_per_actor, (self.gpus_per_actor or 0) >= 0, "from 0 on"),
+            ("--max-error-share", self.max_error_share, 0 <= (self.max_error_share or 0) <= 1, "from 0 to 1"),
+        ]
+        for name, value, good, needed in checks:
+            if not good:
+                raise SettingsError(f"{name} {value}: needs a number {needed}.")
+
+    def levels(self) -> tuple[float, ...] | Literal["adaptive"] | None:
+        """The zooms that were asked for; None: none were. Raises SettingsError for what is no zoom."""
+        if not self.zooms:
+            return None
+        if self.zooms == ("adaptive",):
+            return "adaptive"
+        try:
+            levels = tuple(sorted({float(zoom) for text in self.zooms for zoom in text.split(",")}))
+        except ValueError:
+            levels = (0.0,)
+        if not all(0 < zoom <= 8 for zoom in levels):
+            raise SettingsError(f"--zooms {' '.join(self.zooms)}: give numbers above 0 and up to 8, or `adaptive`.")
+        return levels
+
+
+def job_app(name: str, about: str) -> App:
+    """The command line application of one job; decorate its main with `@app.default`."""
+    return App(name=name, help=about, help_format="markdown", version_flags=(), result_action="return_value")
+
+
+def run_job(app: App, tokens: list[str] | None = None) -> int:
+    """Runs a job and gives its exit code; errors are one sentence on stderr, never a traceback for a user's mistake."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.captureWarnings(True)
+    tokens = list(sys.argv[1:] if tokens is None else tokens)
+    try:
+        app.config = _config_file(tokens)
+        return int(app(tokens, exit_on_error=False, print_error=False) or 0)
+    except cyclopts.CycloptsError as error:
+        return _refused(str(error), 2)
+    except TinyfaceError as error:
+        return _refused(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _refused("interrupted; the same command resumes.", INTERRUPTED)
+    except Terminated:
+        return _refused("told to end (SIGTERM); the same command resumes.", TERMINATED)
+
+
+def _refused(message: str, code: int) -> int:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_plain(message)}")
+    return code
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def _config_file(tokens: list[str]) -> list[Callable[..., Any]]:
+    """Takes `--config FILE` out of the tokens; gives what cyclopts reads the values from."""
+    for position, token in enumerate(tokens):
+        option, equals, value = token.partition("=")
+        if option != "--config":
+            continue
+        rest = tokens[position + 1 :] if equals else tokens[position + 2 :]
+        path = Path(value if equals else "".join(tokens[position + 1 : position + 2]))
+        del tokens[position:]
+        tokens += rest
+        try:
+            values = yaml.safe_load(path.read_text())
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise SettingsError(f"--config {path}: cannot be read as YAML: {error}.") from error
+        if not isinstance(values, dict):
+            raise SettingsError(f"--config {path}: needs `option: value` lines.")
+        plain = {str(name).replace("_", "-"): given for name, given in values.items()}
+        return [cyclopts.config.Dict(plain, source=str(path))]
+    return []

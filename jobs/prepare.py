@@ -1,0 +1,195 @@
+"""What a run decides before its first write: model, device, thresholds, levels; new, or as the output recorded them.
+
+Results of different settings never mix in one output: what can change a row is in the settings, and their hash in
+every footer. What the user leaves open is decided once; later runs take the recorded value.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from options import DetectArchive
+from ray_stages import Detecting, Reading
+from ray_start import Pool
+from tinyface_core.detect.detector import TILE_PX, DetectOptions
+from tinyface_core.detect.pyramid import Zooms
+from tinyface_core.detect.runtime import Runtime
+from tinyface_core.errors import CheckpointError, SettingsError
+from tinyface_core.model.checkpoint import ModelSpec, bundled_names, read_spec
+from tinyface_core.model.locate import ModelAddress, fetch, locate
+from tinyface_core.picture.picture import DECODER_VERSION, Limits
+from tinyface_core.storage import Storage
+from tinyface_core.tables.claim import Claim
+from tinyface_core.tables.commit import Committer
+from tinyface_core.tables.output import OutputFolder, settings_hash
+from tinyface_core.tables.schema import FORMAT_VERSION
+
+log = logging.getLogger(__name__)
+
+ACCURATE, LIGHT = "hr-resnet50", "hr-mobilenetv2"
+CHOICES = (
+    *("model", "model_hash", "device", "precision", "zooms", "min_score", "nms_iou"),
+    *("carry", "max_pixels", "decode_timeout"),
+)
+FACTS = {"tile_px": TILE_PX, "ellipses": "inscribed", "decoder": DECODER_VERSION, "format_version": FORMAT_VERSION}
+
+
+@dataclass(frozen=True)
+class Decided:
+    """settings: everything that can change a row, as JSON values, in `_run/settings.json` and hashed."""
+
+    settings: dict[str, Any]
+    model: ModelAddress
+    runtime: Runtime
+
+    @property
+    def hash(self) -> str:
+        return settings_hash(self.settings)
+
+    def detecting(self, reading: Reading, pool: Pool, output: OutputFolder) -> Detecting:
+        """What the detectors of this pool need to know."""
+        chosen = self.settings
+        zooms: Zooms = "adaptive" if chosen["zooms"] == "adaptive" else tuple(chosen["zooms"])
+        return Detecting(
+            model=self.model,
+            model_copies=(model_copy_uri(output, self.model.sha256),),
+            storage=reading.storage,
+            runtime=self.runtime,
+            options=DetectOptions(chosen["min_score"], chosen["nms_iou"], zooms, tile_px=chosen["tile_px"]),
+            limits=Limits(chosen["max_pixels"], chosen["decode_timeout"]),
+            carried=reading.carried,
+            threads=pool.threads,
+            decoders=pool.decoders,
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run on one output, once everything is decided and the output is claimed."""
+
+    job: DetectArchive
+    output: OutputFolder
+    reading: Reading
+    decided: Decided
+    claim: Claim
+
+    @cached_property
+    def committer(self) -> Committer:
+        hashes = self.decided.hash, self.decided.model.sha256
+        return Committer(self.reading.storage, self.output.uri, *hashes, self.reading.carried, check=self.claim.check)
+
+
+def asked_for(job: DetectArchive, storage: Storage) -> dict[str, Any]:
+    """The settings that the command line names, and only those. Raises SettingsError, CheckpointError."""
+    asked: dict[str, Any] = {"carry": list(job.carry)} if job.carry else {}
+    if job.model is not None:
+        model = locate(job.model, storage)
+        asked |= {"model": model.name, "model_hash": model.sha256}
+    for name in ("device", "precision"):
+        if getattr(job, name) != "auto":
+            asked[name] = getattr(job, name)
+    for name in ("min_score", "nms_iou", "max_pixels", "decode_timeout"):
+        if getattr(job, name) is not None:
+            asked[name] = getattr(job, name)
+    levels = job.levels()
+    if levels is not None:
+        asked["zooms"] = levels if levels == "adaptive" else list(levels)
+    return asked
+
+
+def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, storage: Storage) -> Decided:
+    """Settings of a new output: as asked for, the rest from the checkpoint and the machine."""
+    model = locate(job.model or _default_model(runtime), storage)
+    spec = read_spec(fetch(model, storage))
+    limits = Limits()
+    settings: dict[str, Any] = {
+        "model": model.name,
+        "model_hash": model.sha256,
+        "device": runtime.device,
+        "precision": runtime.precision,
+        "zooms": list(spec.defaults.zooms),
+        "min_score": spec.defaults.score,
+        "nms_iou": spec.defaults.nms_iou,
+        "carry": [],
+        "max_pixels": limits.max_pixels,
+        "decode_timeout": limits.timeout_s,
+    }
+    settings |= FACTS | asked
+    _check_levels(settings["zooms"], spec)
+    return Decided(settings, model, runtime)
+
+
+def decide_as_recorded(job: DetectArchive, asked: dict[str, Any], output: OutputFolder, storage: Storage) -> Decided:
+    """Settings of an output that has them. Raises SettingsError where the command line asks for other ones."""
+    recorded = output.settings() or {}
+    requested = {name: asked.get(name, recorded.get(name)) for name in CHOICES} | FACTS
+    settings = output.resolve(requested, asked.keys(), facts=FACTS.keys())
+    log.info(
+        "settings as recorded in the output: model %s, %s in %s, zooms %s, score above %g",
+        settings["model"], settings["device"], settings["precision"], settings["zooms"], settings["min_score"],
+    )  # fmt: skip
+    model = _recorded_model(job, settings, output, storage)
+    return Decided(settings, model, Runtime(settings["device"], settings["precision"], "recorded in the output"))
+
+
+def _recorded_model(
+    job: DetectArchive, settings: dict[str, Any], output: OutputFolder, storage: Storage
+) -> ModelAddress:
+    copy = model_copy_uri(output, settings["model_hash"])
+    for place in filter(None, (job.model, settings["model"], copy)):
+        try:
+            model = locate(place, storage)
+        except CheckpointError:
+            continue
+        if model.sha256 == settings["model_hash"]:
+            return model
+    raise CheckpointError(
+        f"this output was made with model {settings['model']} (sha256 {settings['model_hash'][:12]}...), which is not "
+        "to be found now. Give its file with --model, or write to another --output."
+    )
+
+
+def model_copy_uri(output: OutputFolder, sha256: str) -> str:
+    """Where a model that every node must be able to read lies in the output."""
+    return f"{output.uri}/_run/models/{sha256}.safetensors"
+
+
+def share_model(model: ModelAddress, output: OutputFolder, storage: Storage) -> None:
+    """Puts a model that no package brings into the output: workers and later runs may not see the driver's disk."""
+    copy = model_copy_uri(output, model.sha256)
+    if not model.bundled and storage.stat(copy) is None:
+        storage.write(copy, fetch(model, storage).read_bytes())
+
+
+def _default_model(runtime: Runtime) -> str:
+    """The accurate one where bf16 or fp16 is fast, the light one elsewhere; of those that are bundled."""
+    wanted = (LIGHT, ACCURATE) if runtime.precision == "fp32" else (ACCURATE, LIGHT)
+    there = [name for name in wanted if name in bundled_names()]
+    if not there:
+        raise CheckpointError("no model is bundled with this installation: give one with --model.")
+    return there[0]
+
+
+def _check_levels(zooms: list[float] | str, spec: ModelSpec) -> None:
+    try:
+        for zoom in zooms if zooms != "adaptive" else ():
+            spec.templates.at_zoom(float(zoom))
+    except SettingsError as error:
+        raise SettingsError(f"--zooms: {error}") from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed the rows, for run.json."""
+    names = ("tinyface", "ray", "torch", "pyarrow", "numpy", "opencv-python-headless", "pillow", "s3fs")
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found

@@ -1,0 +1,82 @@
+"""The one Ray Data chain of the detection job: units -> records -> rows. The driver commits what comes out."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.util.annotations import RayDeprecationWarning
+
+from ray_stages import DetectFaces, Detecting, Reading, read_units
+from ray_start import GROW_S, READER_CPUS, Pool
+
+log = logging.getLogger(__name__)
+
+GPU_BATCH = 32
+STALLED_S = 3600  # a chain in which nothing moves for so long has failed; a 20,000 x 20,000 picture takes a fraction
+
+
+def faces_in(work: Sequence[pa.Table], reading: Reading, detecting: Detecting, pool: Pool) -> Dataset:
+    """Rows of work -> one row a picture, in no order, some maybe twice, blocks of a dying actor maybe missing.
+
+    work: tables of ray_stages.work_row; each is read by one task, and what it reads is spread over all detectors in
+    blocks of reading.block_bytes.
+    """
+    configure_ray_data(reading.block_bytes)
+    with warnings.catch_warnings():
+        # Ray drops these arguments in 2.64 without another way to bound retries; pyproject.toml stays below it.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return _chain(work, reading, detecting, pool)
+
+
+def _chain(work: Sequence[pa.Table], reading: Reading, detecting: Detecting, pool: Pool) -> Dataset:
+    return (
+        ray.data.from_arrow(list(work))
+        .map_batches(
+            read_units,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_kwargs={"reading": reading},
+            compute=TaskPoolStrategy(size=max(2, pool.largest)),
+            num_cpus=READER_CPUS,  # differs from the actors', or Ray would fuse reading into them
+            max_retries=2,
+        )
+        .map_batches(
+            DetectFaces,
+            batch_size=GPU_BATCH if pool.gpus else None,  # None: a whole block, not copied; refused with GPUs
+            batch_format="pyarrow",
+            fn_constructor_kwargs={"detecting": detecting},
+            compute=ActorPoolStrategy(min_size=pool.smallest, max_size=pool.largest, initial_size=pool.smallest),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus or None,
+            max_restarts=20,
+            max_task_retries=1,
+        )
+    )
+
+
+def rows_from(faces: Dataset) -> Iterator[pa.Table]:
+    """What the chain gives, as it comes. A chain that fails ends here, with a warning: settling takes over."""
+    try:
+        yield from faces.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    except ray.exceptions.RayError as error:
+        log.warning("the chain failed, what is missing will be tried again: %s", str(error).strip().splitlines()[-1])
+
+
+def configure_ray_data(block_bytes: int) -> None:
+    """Settings of Ray Data that the job's guarantees rest on; they are taken when a chain is built."""
+    for handler in logging.getLogger("ray.data").handlers:  # what a user needs to know, the job says itself
+        if not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.CRITICAL)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = block_bytes
+    context.issue_detectors_config.detectors = []  # they advise memory for readers that need none
+    context.max_errored_blocks = -1  # a block that dies with its actor is missed, and settled
+    context.execution_no_progress_timeout_s = STALLED_S
+    context.wait_for_min_actors_s = GROW_S

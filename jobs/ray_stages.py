@@ -1,0 +1,115 @@
+"""The stages of the detection job as Ray Data calls them: callables around the core, and nothing else.
+
+No exception and no crash may leave them for one picture's sake: Ray would retry it without end or drop its block
+in silence. What concerns one picture is a value in its row; what must end the run is a row of kind "stop".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import torch
+
+from tinyface_core.archive.candidates import CandidateFilter
+from tinyface_core.archive.read import read_unit
+from tinyface_core.archive.record import Record, Unit, UnitEnd
+from tinyface_core.detect.detections import Detections
+from tinyface_core.detect.detector import DetectOptions, Detector
+from tinyface_core.detect.runtime import Runtime
+from tinyface_core.errors import ErrorClass, InputError, PictureError, Stage, StorageError
+from tinyface_core.model.locate import ModelAddress, fetch
+from tinyface_core.picture.guard import DecodePool
+from tinyface_core.picture.picture import Limits, Picture
+from tinyface_core.storage import Storage
+from tinyface_core.tables.plan_rows import unit_rows, units_from
+from tinyface_core.tables.rows import RowBuilder, records_table, stop_table
+from tinyface_core.tables.schema import record_schema
+
+log = logging.getLogger(__name__)
+
+BLOCK_BYTES = 1 << 20  # encoded bytes that go to a detector at once: some seconds of a CPU, and even shares for all
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What readers need to know. carried: the --carry columns. block_bytes: what goes to a detector at once."""
+
+    storage: Storage
+    candidates: CandidateFilter
+    carried: tuple[pa.Field, ...] = ()
+    block_bytes: int = BLOCK_BYTES
+
+    @property
+    def carry(self) -> tuple[str, ...]:
+        return tuple(field.name for field in self.carried)
+
+
+@dataclass(frozen=True)
+class Detecting:
+    """What detectors need to know. model_copies: where else the model lies; decoders: child processes of each."""
+
+    model: ModelAddress
+    model_copies: tuple[str, ...]
+    storage: Storage
+    runtime: Runtime
+    options: DetectOptions
+    limits: Limits
+    carried: tuple[pa.Field, ...] = ()
+    threads: int = 1
+    decoders: int = 1
+
+
+def work_row(unit: Unit, carried: tuple[pa.Field, ...], only: frozenset[int] | None = None) -> pa.Table:
+    """One row of work: a unit, or some of its records (`only`: their indexes)."""
+    wanted = pa.array([None if only is None else sorted(only)], pa.list_(pa.int32()))
+    return pa.table(unit_rows([unit], carried)).append_column("only", wanted)
+
+
+def read_units(work: pa.Table, reading: Reading) -> Iterator[pa.Table]:
+    """Rows of work -> records, in tables of about block_bytes; each unit ends with its marker."""
+    for unit, only in zip(units_from(work), work["only"].to_pylist(), strict=True):
+        held: list[Record | UnitEnd] = []
+        held_bytes = 0
+        wanted = None if only is None else frozenset(only)
+        try:
+            for record in read_unit(unit, reading.storage, reading.candidates, carry=reading.carry, only=wanted):
+                held.append(record)
+                held_bytes += len(record.data or b"") if isinstance(record, Record) else 0
+                if held_bytes >= reading.block_bytes:
+                    yield records_table(unit.name, held, reading.carried)
+                    held, held_bytes = [], 0
+            yield records_table(unit.name, held, reading.carried)
+        except (StorageError, InputError) as error:
+            yield stop_table(unit.name, str(error), record_schema(reading.carried))
+
+
+class DetectFaces:
+    """The actor: holds one detector and decodes ahead of it. Records -> rows, one a picture."""
+
+    def __init__(self, detecting: Detecting) -> None:
+        torch.set_num_threads(detecting.threads)
+        path = fetch(detecting.model, detecting.storage, detecting.model_copies)
+        self.detector = Detector.load(path, detecting.options, detecting.runtime)
+        self.carried = detecting.carried
+        self.decoders = DecodePool(detecting.decoders, detecting.limits).__enter__()
+
+    def __call__(self, records: pa.Table) -> pa.Table:
+        rows = RowBuilder(records, self.carried)
+        for row, picture in self.decoders.decode_ahead(rows.encoded()):
+            rows.add(row, picture, None if isinstance(picture, PictureError) else self.detect(picture))
+        return rows.table()
+
+    def detect(self, picture: Picture) -> Detections | PictureError:
+        """The picture's faces, or why there are none."""
+        try:
+            return self.detector(picture.rgb_HW3)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            return PictureError(
+                Stage.DETECT, ErrorClass.OUT_OF_MEMORY, f"{picture.width} x {picture.height} px: {error}"
+            )
+        except Exception as error:
+            log.exception("detection failed on a picture of %d x %d px", picture.width, picture.height)
+            return PictureError(Stage.DETECT, ErrorClass.INTERNAL, f"{type(error).__name__}: {error}")

@@ -1,0 +1,148 @@
+"""Connects to a Ray cluster or starts a local one, and decides how many detectors it carries.
+
+Never waits for resources that cannot come: on a Ray of our own that is known at once; on a cluster that may grow,
+waiting is bounded and says what for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # the job prints its own, from the commit loop
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+
+from options import DetectArchive
+from signals import ending_on_sigterm
+from tinyface_core.detect.runtime import Device, Precision, Runtime, choose_runtime
+from tinyface_core.errors import ResourceError, SettingsError
+
+log = logging.getLogger(__name__)
+
+READER_CPUS = 0.1  # a reader waits for the network most of the time; actors take the rest of each CPU
+ACTOR_SHARE = 1 - READER_CPUS
+GROW_S = 600.0  # how long an autoscaler may take to bring what is missing
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What there is to work with. own: a local Ray that this job started."""
+
+    cpus: float
+    gpus: float
+    own: bool
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The detectors: how many, and what each asks Ray for. threads: of torch; decoders: child processes."""
+
+    smallest: int
+    largest: int
+    cpus: float
+    gpus: float
+    threads: int
+    decoders: int
+
+
+@contextmanager
+def ray_cluster(address: str | None) -> Iterator[Cluster]:
+    """Joins the cluster at `address`, or that of RAY_ADDRESS, or one that runs on this machine; else starts one.
+
+    Raises:
+        ResourceError: no cluster at the address that was asked for.
+    """
+    try:
+        context = ray.init(address=address, logging_level=logging.WARNING, include_dashboard=False)
+    except ValueError:  # include_dashboard is refused when a cluster is joined
+        try:
+            context = ray.init(address=address, logging_level=logging.WARNING)
+        except ConnectionError as error:
+            raise ResourceError(f"--ray-address {address}: no Ray cluster answers there ({error}).") from error
+    except ConnectionError as error:
+        raise ResourceError(f"no Ray cluster answers at {address or 'RAY_ADDRESS'}: {error}") from error
+    try:
+        found = ray.cluster_resources()
+        own = ray._private.worker._global_node is not None and ray._private.worker._global_node.head
+        cluster = Cluster(found.get("CPU", 0.0), found.get("GPU", 0.0), own)
+        where = "a local Ray" if own else f"the Ray cluster at {context.address_info['gcs_address']}"
+        log.info("%s: %g CPUs, %g GPUs", where, cluster.cpus, cluster.gpus)
+        yield cluster
+    finally:
+        ray.shutdown()
+
+
+def choose_pool(cluster: Cluster, job: DetectArchive, device: str) -> Pool:
+    """The detector pool: as asked for, or one detector a GPU, or one a CPU where there is none.
+
+    device: "auto", "cpu" or "cuda", as asked for or recorded.
+    Raises:
+        ResourceError: more than a Ray of our own can ever give. SettingsError: no such number or range of actors.
+    """
+    gpus = job.gpus_per_actor if job.gpus_per_actor is not None else float(cluster.gpus > 0 and device != "cpu")
+    if device == "cuda" and gpus == 0:
+        raise ResourceError("--device cuda, but no node has a GPU (or --gpus-per-actor is 0). Use --device cpu.")
+    threads = job.cpus_per_actor
+    room = min(int(cluster.gpus / gpus), int(cluster.cpus)) if gpus else int(cluster.cpus // threads)
+    smallest, largest = _range(job.actors) if job.actors else (max(1, room), max(1, room))
+    if smallest > room:
+        have = f"Ray has {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs"
+        need = f"{smallest} detectors of {gpus:g} GPUs and {threads} CPUs each"
+        if cluster.own:
+            raise ResourceError(
+                f"{need} do not fit: {have}. Ask for less with --actors, --cpus-per-actor or --gpus-per-actor."
+            )
+        log.warning("%s are asked for, %s now: waiting up to %g s for nodes to come", need, have, GROW_S)
+    if not gpus:
+        return Pool(smallest, largest, ACTOR_SHARE * threads, 0.0, threads, 1)
+    share = max(1.0, cluster.cpus / max(1, room))
+    decoders = max(1, min(8, int(share) - 1))
+    return Pool(smallest, largest, ACTOR_SHARE * min(share, decoders + 1), gpus, threads, decoders)
+
+
+def _range(actors: str) -> tuple[int, int]:
+    low, _, high = actors.partition("..")
+    try:
+        smallest, largest = int(low), int(high or low)
+    except ValueError:
+        smallest = largest = 0
+    if not 1 <= smallest <= largest:
+        raise SettingsError(f"--actors {actors}: give a number from 1 on, as 4, or a range, as 2..16.")
+    return smallest, largest
+
+
+class RaySession:
+    """Ray when it is first needed: a finished run that is run again needs none, and takes seconds."""
+
+    def __init__(self, address: str | None, stack: ExitStack) -> None:
+        self._address, self._stack = address, stack
+        self._cluster: Cluster | None = None
+
+    @property
+    def cluster(self) -> Cluster:
+        if self._cluster is None:
+            self._cluster = self._stack.enter_context(ray_cluster(self._address))
+            self._stack.enter_context(ending_on_sigterm())
+        return self._cluster
+
+    def runtime(self, pool: Pool, device: Device, precision: Precision) -> Runtime:
+        """What a detector would choose where it runs. Raises ResourceError: CUDA asked for and not there."""
+        probe = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, max_calls=1)(choose_runtime)
+        try:
+            runtime: Runtime = ray.get(probe.remote(device, precision), timeout=GROW_S)
+        except ray.exceptions.GetTimeoutError as error:
+            need = f"{pool.cpus:g} CPUs and {pool.gpus:g} GPUs"
+            raise ResourceError(
+                f"no node offered {need} within {GROW_S:g} s; the cluster has {self.cluster}."
+            ) from error
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, ResourceError):
+                raise error.cause from error
+            raise
+        log.info("computing on %s in %s: %s", runtime.device, runtime.precision, runtime.reason)
+        return runtime

@@ -1,0 +1,162 @@
+"""What the chain did not bring, tried again: finer each time, down to one picture in a process of its own.
+
+A detector that dies takes its block with it, and Ray drops that in silence. The collector knows what is missing.
+First the missing pictures go through the chain again, each in a block of its own, so that a deadly one takes no
+neighbour along. What still fails runs alone, bounded in time; what fails there becomes an error row.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import ray
+from ray.exceptions import GetTimeoutError, NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
+
+from ray_chain import STALLED_S, faces_in, rows_from
+from ray_stages import DetectFaces, Detecting, Reading, read_units, work_row
+from ray_start import Pool
+from tinyface_core.archive.record import Kind, Record, Unit, UnitEnd, image_id_of
+from tinyface_core.errors import ErrorClass, PictureError, Stage, StopRun
+from tinyface_core.tables.collect import UnitCollector
+from tinyface_core.tables.rows import RowBuilder, records_table
+
+log = logging.getLogger(__name__)
+
+Wanted = Mapping[str, frozenset[int] | None]  # unit -> missing indexes; None: nobody knows how many there are
+Whole = tuple[str, pa.Table]
+
+
+@dataclass(frozen=True)
+class Settling:
+    """The stages to run again, and with what. remember: told of pictures that go into a process of their own."""
+
+    reading: Reading
+    detecting: Detecting
+    pool: Pool
+    remember: Callable[[Wanted], None]
+
+    def settle(self, units: Mapping[str, Unit], collector: UnitCollector, suspects: Wanted) -> Iterator[Whole]:
+        """Makes every one of `units` whole that the collector has not given yet.
+
+        suspects: what an earlier run has seen failing in the chain: straight to processes of their own.
+        """
+        for name in suspects.keys() & units.keys():
+            yield from self._alone(units[name], suspects[name], collector)
+        before = -1
+        while (missing := missing_in(units, collector)) and _size(missing) != before:
+            before = _size(missing)
+            log.warning("%d units are not whole: what they lack is tried again, one picture a block", len(missing))
+            yield from self._through_chain(units, missing, collector)
+        self.remember(missing)
+        for name, indexes in missing.items():
+            yield from self._alone(units[name], indexes, collector)
+
+    def _through_chain(self, units: Mapping[str, Unit], wanted: Wanted, collector: UnitCollector) -> Iterator[Whole]:
+        work = [work_row(units[name], self.reading.carried, indexes) for name, indexes in wanted.items()]
+        one_a_block = replace(self.reading, block_bytes=1)
+        for table in rows_from(faces_in(work, one_a_block, self.detecting, self.pool)):
+            yield from collector.add(table)
+
+    def _alone(self, unit: Unit, indexes: frozenset[int] | None, collector: UnitCollector) -> Iterator[Whole]:
+        """Every missing picture of a unit, one after the other, each in its own processes."""
+        options = {"num_cpus": self.pool.cpus, "num_gpus": self.pool.gpus, "max_retries": 0, "max_calls": 1}
+        read, detect = ray.remote(**options)(read_alone), ray.remote(**options)(detect_alone)
+        if indexes is None:
+            end = _within_limits(read, unit, frozenset(), self.reading)
+            if isinstance(end, PictureError):
+                yield from collector.add(self._rows_of(_unreadable(unit, 0, end), unit, end=1))
+                return
+            yield from collector.add(RowBuilder(end, self.reading.carried).table())
+            indexes = missing_in({unit.name: unit}, collector).get(unit.name) or frozenset()
+        for index in sorted(indexes):
+            log.warning("unit %s, picture %d: tried in a process of its own", unit.name, index)
+            records = _within_limits(read, unit, frozenset([index]), self.reading)
+            if isinstance(records, PictureError):
+                yield from collector.add(self._rows_of(_unreadable(unit, index, records), unit))
+                continue
+            rows = _within_limits(detect, records, self.detecting)
+            if isinstance(rows, PictureError):
+                builder = RowBuilder(records, self.reading.carried)
+                for row, _ in builder.encoded():
+                    builder.add(row, rows)
+                rows = builder.table()
+            yield from collector.add(rows)
+
+    def _rows_of(self, record: Record, unit: Unit, end: int | None = None) -> pa.Table:
+        values: list[Record | UnitEnd] = [record] if end is None else [record, UnitEnd(end)]
+        return RowBuilder(records_table(unit.name, values, self.reading.carried), self.reading.carried).table()
+
+
+def missing_in(units: Mapping[str, Unit], collector: UnitCollector) -> dict[str, frozenset[int] | None]:
+    """What is missing of the units that are not whole."""
+    held = collector.missing()
+    result: dict[str, frozenset[int] | None] = {}
+    for name in units:
+        if name in held:
+            known = held[name].count is not None
+            result[name] = frozenset(held[name].indexes_K.tolist()) if known else None
+        elif not collector.is_whole(name):
+            result[name] = None
+    return result
+
+
+def read_alone(unit: Unit, only: frozenset[int], reading: Reading) -> pa.Table:
+    """The records of one unit at these indexes, and its end."""
+    return pa.concat_tables(read_units(work_row(unit, reading.carried, only), reading))
+
+
+def detect_alone(records: pa.Table, detecting: Detecting) -> pa.Table:
+    """Their rows."""
+    return DetectFaces(detecting)(records)
+
+
+def _within_limits(task: ray.remote_function.RemoteFunction, *args: object) -> pa.Table | PictureError:
+    """The task's table, or why its process gave none. Raises StopRun when its own code failed: a bug, or a bad node."""
+    reference = task.remote(*args)
+    try:
+        table: pa.Table = ray.get(reference, timeout=STALLED_S)
+        return table
+    except GetTimeoutError:
+        ray.cancel(reference, force=True)
+        return PictureError(Stage.DETECT, ErrorClass.TIMED_OUT, f"no result within {STALLED_S} s, alone in a process")
+    except OutOfMemoryError as error:
+        return PictureError(Stage.DETECT, ErrorClass.OUT_OF_MEMORY, f"alone in a process: {_first_line(error)}")
+    except (WorkerCrashedError, NodeDiedError) as error:
+        return PictureError(Stage.DETECT, ErrorClass.INTERNAL, f"its process died, alone: {_first_line(error)}")
+    except RayTaskError as error:
+        raise StopRun(f"a worker failed, and not for a picture's sake: {_first_line(error.cause or error)}") from error
+    except RayError as error:
+        raise StopRun(f"Ray failed: {_first_line(error)}") from error
+
+
+def _unreadable(unit: Unit, index: int, error: PictureError) -> Record:
+    """The record of a picture whose very reading takes a process down: named by place, since its name is not known."""
+    error = replace(error, stage=Stage.READ)
+    source = unit.sources[min(index, len(unit.sources) - 1)]
+    loose = source.kind is Kind.PICTURE
+    member = None if loose or not index else f"[{index}]"
+    image_id = image_id_of(source.uri, member.encode() if member else None)
+    return Record(
+        index,
+        source.uri,
+        member,
+        image_id,
+        data=None,
+        size_bytes=source.size_bytes if loose else None,
+        source_version=source.version,
+        source_modified=source.modified,
+        carried=source.carried,
+        error=error,
+    )
+
+
+def _size(missing: Wanted) -> int:
+    return sum(1 << 30 if indexes is None else len(indexes) for indexes in missing.values())
+
+
+def _first_line(error: object) -> str:
+    lines: Sequence[str] = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

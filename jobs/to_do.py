@@ -1,0 +1,96 @@
+"""The units that a run has to work: the plan brought up to date, less what is committed under today's settings."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+
+from prepare import Run, share_model
+from tinyface_core.archive.record import Source, Unit
+from tinyface_core.archive.units import cut_units
+from tinyface_core.tables.footer import CommitRecord, committed
+from tinyface_core.tables.plan import Plan, PlanChange, expected_pictures, sources_hash, take
+from tinyface_core.tables.unit_tables import UnitTotals
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class ToDo:
+    """Iterates over the units to work, streamed from the plan, always in the same order.
+
+    planned, units, pictures: counts of the plan's units, of those to do, and of their pictures (estimated for
+    archives). totals: unit -> counts of all that is committed; the commit loop adds to it.
+    """
+
+    plan: Plan
+    records: dict[str, CommitRecord]
+    settings_hash: str
+    filter_id: str
+    limit: int | None
+    totals: dict[str, UnitTotals] = field(default_factory=dict)
+    planned: int = 0
+    units: int = 0
+    pictures: int = 0
+
+    def __post_init__(self) -> None:
+        done = 0
+        for unit in self.plan.units():
+            self.planned += 1
+            if self._is_done(unit):
+                done += 1
+                self.totals[unit.name] = self.records[unit.name].totals
+        for unit in self:
+            self.units += 1
+            self.pictures += expected_pictures(unit)
+        if done:
+            log.info("%d of %d units are committed under these settings: skipped", done, self.planned)
+
+    def __iter__(self) -> Iterator[Unit]:
+        return (unit for unit in take(self.plan.units(), self.limit) if not self._is_done(unit))
+
+    def hash_of(self, unit: Unit) -> str:
+        """What the unit's rows depend on besides the settings."""
+        return sources_hash(unit, self.filter_id)
+
+    def _is_done(self, unit: Unit) -> bool:
+        record = self.records.get(unit.name)
+        return record is not None and record.is_done(self.settings_hash, self.hash_of(unit))
+
+
+def find_to_do(run: Run, sources: Iterable[Source]) -> ToDo:
+    """Brings the plan up to date with the listing, removes what no plan names, and finds what is not committed.
+
+    The first write (settings, before the first plan) comes after the whole listing was read without an error.
+    """
+    output, storage, candidates = run.output, run.reading.storage, run.reading.candidates
+    plan = Plan(storage, output.uri, run.reading.carried)
+
+    def cut(sorted_sources: Iterable[Source]) -> Iterator[Unit]:
+        output.write_settings(run.decided.settings)
+        share_model(run.decided.model, output, storage)
+        yield from cut_units(sorted_sources, storage, candidates, unit_pictures=run.job.unit_pictures)
+
+    def retire(names: Sequence[str]) -> None:
+        output.delete_success()
+        for name in names:
+            run.claim.check()
+            storage.delete(output.images_uri(name))
+
+    change = plan.update(sources, cut, retire=retire)
+    log.info(_told(change))
+    if change.units_unchanged or change.retired:
+        run.committer.sweep(plan.names())
+    filter_id = json.dumps(asdict(candidates), sort_keys=True)
+    return ToDo(plan, committed(storage, output.uri), run.decided.hash, filter_id, run.job.limit)
+
+
+def _told(change: PlanChange) -> str:
+    new, changed, same, gone = (
+        f"{count:,}"
+        for count in (change.sources_new, change.sources_changed, change.sources_unchanged, change.sources_gone)
+    )
+    listed = f"sources: {new} new, {changed} changed, {same} as before"
+    return listed + (f", {gone} no longer listed (their rows stay)" if change.sources_gone else "")

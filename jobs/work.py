@@ -1,0 +1,156 @@
+"""The commit loop: units go through the chain in windows, whole ones are committed, each window is settled.
+
+Only the driver writes tables. Encoding and writing run in threads beside the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from prepare import Run
+from ray_chain import faces_in, rows_from
+from ray_progress import RunProgress
+from ray_stages import work_row
+from ray_start import Pool
+from settle import Settling, Wanted
+from tinyface_core.archive.record import Unit
+from tinyface_core.errors import TooManyErrors
+from tinyface_core.tables.collect import UnitCollector
+from tinyface_core.tables.commit import Committer
+from tinyface_core.tables.plan import expected_pictures
+from tinyface_core.tables.unit_tables import UnitTotals, sum_totals
+from to_do import ToDo
+
+log = logging.getLogger(__name__)
+
+MANY = -1  # the index under which a unit is noted whose number of pictures nobody knows
+
+WINDOW_UNITS, WINDOW_SOURCES = 2000, 200_000  # what the driver holds as rows of work, and puts into the object store
+COMMIT_THREADS, COMMITS_AHEAD = 4, 16
+JUDGED_FROM = 200  # pictures; a smaller sample says little
+
+
+@dataclass(frozen=True)
+class Worked:
+    """What one run did. seconds: from the first work to the last commit, start-up left out."""
+
+    totals: UnitTotals = UnitTotals()
+    units: int = 0
+    seconds: float = 0.0
+
+
+def work(run: Run, to_do: ToDo, pool: Pool) -> Worked:
+    """Works all there is to do. Raises as CommitLoop.work does."""
+    run.output.delete_success()
+    detecting = run.decided.detecting(run.reading, pool, run.output)
+    log.info("%d units to work, about %s pictures, on %s", to_do.units, f"{to_do.pictures:,}", _told(pool))
+    suspects = {name: None if MANY in counts else frozenset(counts) for name, counts in run.output.attempts().items()}
+    done: dict[str, UnitTotals] = {}
+
+    def on_commit(name: str, totals: UnitTotals) -> None:
+        done[name] = to_do.totals[name] = totals
+        if name in suspects:
+            run.output.write_attempts(name, {})
+
+    def remember(missing: Wanted) -> None:
+        for name, indexes in missing.items():
+            suspects[name] = indexes
+            run.output.write_attempts(name, dict.fromkeys([MANY] if indexes is None else indexes, 1))
+
+    began = time.monotonic()
+    with RunProgress(to_do.pictures) as progress:
+        settling = Settling(run.reading, detecting, pool, remember)
+        loop = CommitLoop(settling, run.committer, to_do.hash_of, progress, on_commit, run.job.max_error_share)
+        loop.work(to_do, dict(suspects))
+        progress.say(now=True)
+    return Worked(sum_totals(done.values()), len(done), time.monotonic() - began)
+
+
+def _told(pool: Pool) -> str:
+    count = f"{pool.smallest}" if pool.smallest == pool.largest else f"{pool.smallest} to {pool.largest}"
+    share = f"{pool.gpus:g} GPU" if pool.gpus else f"{pool.threads} CPU"
+    return f"{count} detectors of {share} each"
+
+
+@dataclass
+class CommitLoop:
+    """Works units and commits them. on_commit: told of each unit with its counts."""
+
+    settling: Settling
+    committer: Committer
+    hash_of: Callable[[Unit], str]
+    progress: RunProgress
+    on_commit: Callable[[str, UnitTotals], None]
+    max_error_share: float | None = None
+
+    def work(self, units: Iterable[Unit], suspects: Wanted) -> None:
+        """Commits every unit, or raises why not.
+
+        Raises:
+            StopRun: the store, the cluster or the claim failed. TooManyErrors: above max_error_share.
+        """
+        with ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit") as pool:
+            self._pool, self._writing = pool, dict[Future[UnitTotals], Unit]()
+            try:
+                for window in windows(units):
+                    self._work_window(window, {name: suspects[name] for name in suspects.keys() & window.keys()})
+                self._finish(0)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        self._judge(at_end=True)
+
+    def _work_window(self, units: dict[str, Unit], suspects: Wanted) -> None:
+        collector = UnitCollector()
+        settling = self.settling
+        work = [work_row(unit, settling.reading.carried) for name, unit in units.items() if name not in suspects]
+        if work:
+            for table in rows_from(faces_in(work, settling.reading, settling.detecting, settling.pool)):
+                for whole in collector.add(table):
+                    self._commit(units, *whole)
+                self.progress.say()
+        for whole in settling.settle(units, collector, suspects):
+            self._commit(units, *whole)
+
+    def _commit(self, units: dict[str, Unit], name: str, rows: pa.Table) -> None:
+        unit = units[name]
+        self._writing[self._pool.submit(self.committer.write, unit, self.hash_of(unit), rows)] = unit
+        self._finish(COMMITS_AHEAD)
+
+    def _finish(self, ahead: int) -> None:
+        """Takes in what is written; waits for the oldest while more than `ahead` are under way."""
+        for future, unit in list(self._writing.items()):
+            if future.done() or len(self._writing) > ahead:
+                totals = future.result()
+                del self._writing[future]
+                self.on_commit(unit.name, totals)
+                self.progress.committed(totals, expected_pictures(unit))
+        self._judge()
+
+    def _judge(self, *, at_end: bool = False) -> None:
+        pictures, errors, most = self.progress.pictures, self.progress.errors, self.max_error_share
+        if most is not None and pictures and (at_end or pictures >= JUDGED_FROM) and errors > most * pictures:
+            raise TooManyErrors(
+                f"{errors} of {pictures} pictures of this run are error rows, above --max-error-share {most:g}. "
+                "They are committed; see error_class in the images table, mend the cause and write to a new --output."
+            )
+
+
+def windows(units: Iterable[Unit]) -> Iterator[dict[str, Unit]]:
+    """The units by name, some thousands at a time."""
+    window: dict[str, Unit] = {}
+    sources = 0
+    for unit in units:
+        window[unit.name] = unit
+        sources += len(unit.sources)
+        if len(window) >= WINDOW_UNITS or sources >= WINDOW_SOURCES:
+            yield window
+            window, sources = {}, 0
+    if window:
+        yield window

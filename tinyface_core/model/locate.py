@@ -1,0 +1,89 @@
+"""Where a model is: by name, path or url -> an address with a hash, and from that a file on this node.
+
+Workers get the address, never the weights: each node fetches a file once and checks its hash.
+"""
+
+from __future__ import annotations
+
+import getpass
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from tinyface_core.errors import CheckpointError, StorageError
+from tinyface_core.model.checkpoint import bundled_names, file_hash, find_bundled, read_spec
+from tinyface_core.storage import ObjectError, Storage
+
+
+@dataclass(frozen=True)
+class ModelAddress:
+    """uri: canonical. sha256: of the file. bundled: a name that every node's own package can resolve."""
+
+    name: str
+    uri: str
+    sha256: str
+    bundled: bool
+
+
+def locate(model: str, storage: Storage) -> ModelAddress:
+    """The address of a model given by bundled name, path or url; its metadata is read and checked.
+
+    Raises:
+        CheckpointError: no such model, or not a checkpoint.
+    """
+    bundled = find_bundled(model)
+    if bundled is not None:
+        return ModelAddress(model, storage.canonical(str(bundled)), file_hash(bundled), True)
+    uri = storage.canonical(model)
+    if uri.startswith("file://"):
+        path = Path(uri.removeprefix("file://"))
+        if not path.is_file():
+            known = ", ".join(bundled_names()) or "none is bundled"
+            raise CheckpointError(f"--model {model}: no bundled model of this name ({known}), and no such file.")
+        return ModelAddress(read_spec(path).name, uri, file_hash(path), False)
+    try:
+        path = _download(uri, storage)
+    except (ObjectError, StorageError) as error:
+        raise CheckpointError(f"--model {model}: cannot be read: {error}") from error
+    return ModelAddress(read_spec(path).name, uri, file_hash(path), False)
+
+
+def fetch(address: ModelAddress, storage: Storage, copies: tuple[str, ...] = ()) -> Path:
+    """The model as a file on this node.
+
+    Args:
+        copies: uris to try after the address itself, for a model that lay on the driver's disk only.
+    Raises:
+        CheckpointError: nowhere a file with this hash.
+    """
+    bundled = find_bundled(address.name) if address.bundled else None
+    if bundled is not None and file_hash(bundled) == address.sha256:
+        return bundled
+    tried = []
+    for uri in (address.uri, *copies):
+        path = Path(uri.removeprefix("file://"))
+        try:
+            path = path if uri.startswith("file://") else _download(uri, storage, address.sha256)
+            if path.is_file() and file_hash(path) == address.sha256:
+                return path
+            tried.append(f"{uri}: {'another file than the driver saw' if path.is_file() else 'not on this node'}")
+        except (ObjectError, StorageError) as error:
+            tried.append(f"{uri}: {error}")
+    raise CheckpointError(f"model {address.name} ({address.sha256[:12]}) cannot be had here. " + "; ".join(tried))
+
+
+def _download(uri: str, storage: Storage, sha256: str | None = None) -> Path:
+    """The object in this node's cache; fetched by one process, the others wait."""
+    folder = Path(tempfile.gettempdir()) / f"tinyface-models-{getpass.getuser()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    info = storage.stat(uri) if sha256 is None else None
+    key = sha256 or f"{abs(hash((uri, info.version if info else None))):x}"
+    path = folder / f"{key}.safetensors"
+    with FileLock(f"{path}.lock"):
+        if not path.is_file():
+            partial = path.with_suffix(".part")
+            partial.write_bytes(storage.read(uri))
+            partial.rename(path)
+    return path
