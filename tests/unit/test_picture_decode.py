@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zlib
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -313,25 +314,32 @@ LITTLE_MEMORY = """
 import json, resource, sys
 from tinyface_core.picture.decode import decode
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (taken + 40_000_000,) * 2)
-found = [decode(open(path, "rb").read()) for path in sys.argv[1:]]
+resource.setrlimit(resource.RLIMIT_AS, (taken + int(sys.argv[1]),) * 2)
+found = [decode(open(path, "rb").read()) for path in sys.argv[2:]]
 print(json.dumps([f.error_class if hasattr(f, "error_class") else "picture" for f in found]))
 """
 
 
-def test_lack_of_memory_is_told_from_damage(tmp_path: Any) -> None:
-    """OpenCV keeps silent about it, libjpeg and Pillow each have their own words."""
-    plain = Image.fromarray(np.zeros((5000, 5000, 3), np.uint8))  # 75 MB decoded, 40 MB allowed
+@pytest.mark.parametrize("room", [0.6, 1.1])
+def test_lack_of_memory_is_told_from_damage(tmp_path: Path, room: float) -> None:
+    """Too little for the picture, and enough for it but not for what its decoder needs besides.
+
+    Libraries tell it each in their own words, call it damage, or say nothing.
+    """
+    side = 3000
+    plain = Image.fromarray(np.zeros((side, side, 3), np.uint8))
     files = {
-        "a.jpg": saved(plain, "JPEG"),
         "progressive.jpg": saved(plain, "JPEG", progressive=True),
         "a.png": saved(plain, "PNG", compress_level=1),
-        "a.webp": saved(plain, "WEBP", method=0, quality=1),
+        "a.webp": saved(plain, "WEBP", method=0, lossless=True),
         "a.tif": saved(plain, "TIFF", compression="tiff_lzw"),
+        "a.gif": saved(plain.quantize(4), "GIF"),
+        "a.avif": saved(plain, "AVIF", speed=10),
         "small.png": colour_files()["png"],
     }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    command = [sys.executable, "-c", LITTLE_MEMORY, *(str(tmp_path / name) for name in files)]
+    allowed = str(int(room * 3 * side * side))
+    command = [sys.executable, "-c", LITTLE_MEMORY, allowed, *(str(tmp_path / name) for name in files)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == ["out_of_memory"] * (len(files) - 1) + ["picture"]

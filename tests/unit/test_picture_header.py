@@ -247,6 +247,17 @@ def test_a_side_longer_than_the_decoders_take_is_too_large() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", [b"IDAT", b"IEND"])
+def test_a_png_chunk_that_lies_about_its_length_is_refused_here(kind: bytes) -> None:
+    """OpenCV would take that much memory, 1 GB here, and seconds to fill it."""
+    data = bytearray(colour_files()["png"])
+    at = data.index(kind) - 4
+    data[at : at + 4] = struct.pack(">I", 1_000_000_000)
+    error_class, message = refused(bytes(data))
+    assert error_class is ErrorClass.CORRUPT
+    assert "chunks do not add up" in message
+
+
 def test_no_pixels_is_corrupt() -> None:
     gif = bytearray(colour_files()["gif"])
     gif[6:8] = b"\0\0"

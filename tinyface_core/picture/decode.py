@@ -109,7 +109,7 @@ def _picture(header: Header, upright_HW3: RGB) -> Picture:
 def _refusal(data: bytes, header: Header, why: object) -> _Refused:
     """`truncated` where the file's end is missing, else what the decoder's words say, else `corrupt`."""
     words = str(why)
-    if isinstance(why, MemoryError) or re.search(r"(?i)insufficient memory|out of memory|failed to allocate", words):
+    if re.search(r"(?i)insufficient memory|out of memory|failed to allocate", words) or not _has_memory_for(header):
         return _Refused(ErrorClass.OUT_OF_MEMORY, "the picture does not fit into the memory limit")
     if not is_whole(header.format, data) or words.startswith("Premature end"):
         what = f"this {header.format} file ends too early: {len(data):,} bytes do not hold its picture"
@@ -117,6 +117,18 @@ def _refusal(data: bytes, header: Header, why: object) -> _Refused:
     if re.search(r"(?i)unsupported|not implemented|data precision", words) and "marker" not in words:
         return _Refused(ErrorClass.UNSUPPORTED, f"a kind of {header.format} that is not decoded here: {words}")
     return _Refused(ErrorClass.CORRUPT, f"this {header.format} file is damaged: {words}")
+
+
+def _has_memory_for(header: Header) -> bool:
+    """Decoders keep a lack of memory to themselves, or call it damage: so ask whether it would have been there.
+
+    16 bytes a pixel: what the hungriest of them take besides the picture. Asked for, never touched.
+    """
+    try:
+        np.empty((header.height, header.width, 16), np.uint8)
+    except MemoryError:
+        return False
+    return True
 
 
 def _opencv(data: bytes, header: Header, flags: int = _AS_STORED) -> NDArray[Any]:
@@ -127,8 +139,6 @@ def _opencv(data: bytes, header: Header, flags: int = _AS_STORED) -> NDArray[Any
             raise MemoryError from None
         raise _refusal(data, header, why.err or why) from why
     if pixels is None:
-        # OpenCV keeps its reason to itself, lack of memory too: ask whether the memory would have been there
-        np.empty((2, header.height, header.width, 4), np.uint8)
         raise _refusal(data, header, "its data contradict themselves")
     return pixels
 

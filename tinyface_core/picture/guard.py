@@ -34,8 +34,9 @@ class DecodePool:
 
     A child that dies by a signal gives `decoder_crashed` for its picture, one that takes longer than
     limits.timeout_s `timed_out`, one that asks for more than limits.memory_bytes `out_of_memory`; neighbours are
-    not harmed, and the child is replaced. A picture whose child died is tried once more, alone on this machine's
-    share of the pool and in a fresh child: the kernel may have ended the first one for a neighbour's hunger.
+    not harmed, and the child is replaced. A picture whose child died is tried once more, in a fresh child while
+    this pool's others wait: the kernel may have ended the first one for a neighbour's hunger. One that timed out
+    is not tried again here.
 
     children: 0 decodes in this process, unguarded: a crash of a decoder is then a crash of the caller, and the
     limits on time and memory do not hold. For notebooks.

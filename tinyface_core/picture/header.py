@@ -50,7 +50,7 @@ def sniff(data: bytes, limits: Limits = Limits()) -> Header | PictureError:
     try:
         extent = LAYOUTS[name].extent(data)
     except (IndexError, struct.error):
-        return _error(ErrorClass.TRUNCATED, f"this {name} file ends within its header ({len(data)} bytes)")
+        return _error(ErrorClass.TRUNCATED, f"this {name} file ends too early: it has only {len(data):,} bytes")
     except NotDecoded as kind:
         return _error(ErrorClass.UNSUPPORTED, f"this is {kind}, which is not decoded here")
     except (Damaged, ValueError, OverflowError, MemoryError) as why:

@@ -80,13 +80,19 @@ def _jpeg_is_whole(data: bytes) -> bool:
     return data.find(b"\xff\xd9", start) >= 0
 
 
+_PNG_END = b"IEND\xaeB`\x82"
+
+
 def _png_extent(data: bytes) -> Extent:
+    """Walks all chunks: for a length that lies, OpenCV would ask for that much memory, up to 4 GB, and fill it."""
     if data[12:16] != b"IHDR":
         raise Damaged("its first chunk is not IHDR") if len(data) >= 16 else IndexError()
     width, height = struct.unpack_from(">II", data, 16)
-    at, exif = 8, None
-    while at + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
+    at, kind, exif = 8, b"", None
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, at) if at + 12 <= len(data) else (0, b"")
+        if at + 12 + length > len(data):
+            raise Damaged("its chunks do not add up") if _PNG_END in data[-64:] else IndexError()
         if kind == b"eXIf":
             exif = data[at + 8 : at + 8 + length]
         at += 12 + length
@@ -211,7 +217,7 @@ def is_whole(name: str, data: bytes) -> bool:
 
 LAYOUTS: dict[str, Layout] = {
     "jpeg": Layout(_jpeg_extent, _jpeg_is_whole),
-    "png": Layout(_png_extent, lambda data: data.rfind(b"IEND\xaeB`\x82") >= 0),
+    "png": Layout(_png_extent, lambda data: _PNG_END in data),
     "webp": Layout(_webp_extent, lambda data: struct.unpack_from("<I", data, 4)[0] + 8 <= len(data)),
     "gif": Layout(_gif_extent, lambda data: data.rstrip(b"\0").endswith(b";")),
     "tiff": Layout(_tiff_extent, _tiff_is_whole),
