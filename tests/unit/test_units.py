@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -204,3 +205,62 @@ def test_names_leave_versions_out(tmp_path: Path) -> None:
     source = save(tmp_path / "a.zip", zip_bytes(some_members(4)))
     before = [unit.name for unit in cut(source, pictures=2)]
     assert before == [unit.name for unit in cut(replace(source, version=None, size_bytes=1), pictures=2)]
+
+
+def test_a_unit_of_a_zip_reads_its_part_of_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a zip of a million members each unit would else read a million entries."""
+    members = [(f"é{number}.jpg", some_bytes(number, 50)) for number in range(500)]
+    source = save(tmp_path / "a.zip", zip_bytes(members))
+    units = cut(source, pictures=50)
+    directory = (tmp_path / "a.zip").read_bytes().index(b"PK\x01\x02")
+    assert units[0].byte_offset == directory
+    assert all(unit.byte_offset for unit in units)
+    sizes = []
+    original = zipfile.ZipFile.infolist
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", lambda self: sizes.append(len(original(self))) or original(self))  # type: ignore[func-returns-value]
+    assert [row for unit in units for row in good(read(unit)[0])] == members
+    assert set(sizes) == {50}
+
+
+@pytest.mark.parametrize("offset", [1, 1000])
+def test_a_part_that_is_not_there_falls_back_to_the_whole(tmp_path: Path, offset: int) -> None:
+    members = some_members(20)
+    source = save(tmp_path / "a.zip", zip_bytes(members))
+    for unit in cut(source, pictures=6):
+        start, stop = unit.start or 0, unit.stop
+        moved = replace(unit, byte_offset=unit.byte_offset + offset)
+        assert good(read(moved)[0]) == members[start:stop]
+
+
+def test_a_zip_behind_other_data_is_read_whole(tmp_path: Path) -> None:
+    buffer = io.BytesIO(b"#!/bin/sh\n")
+    buffer.seek(0, 2)
+    members = some_members(20)
+    packed = zip_bytes(members)
+    source = save(tmp_path / "a.zip", buffer.getvalue() + packed)
+    units = cut(source, pictures=6)
+    assert {unit.byte_offset for unit in units} == {0}
+    assert_same_as_whole(source, units)
+    # Python itself writes right offsets when it appends to a file.
+    path = tmp_path / "b.zip"
+    path.write_bytes(b"#!/bin/sh\n")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"with a comment"
+        for name, data in members:
+            archive.writestr(name, data)
+    source = save(path, path.read_bytes())
+    units = cut(source, pictures=6)
+    assert all(unit.byte_offset for unit in units)
+    assert_same_as_whole(source, units)
+
+
+def test_a_zip64_directory_is_cut_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries whose offsets and sizes stand in the zip64 field."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 1000)
+    data = zip_bytes(some_members(20), zipfile.ZIP_STORED)
+    monkeypatch.undo()
+    assert b"\xff\xff\xff\xff" in data
+    source = save(tmp_path / "a.zip", data)
+    units = cut(source, pictures=6)
+    assert all(unit.byte_offset for unit in units)
+    assert_same_as_whole(source, units)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from tinyface_core.archive.candidates import CandidateFilter, kind_of
+from tinyface_core.archive.candidates import kind_of
 from tinyface_core.archive.record import Kind, Record, Source, UnitEnd, image_id_of
 from tinyface_core.errors import ErrorClass, PictureError, Stage
 
@@ -122,8 +122,3 @@ def refusal(name: str, size_bytes: int) -> PictureError | None:
 
 def too_large(found: str, allowed: str) -> PictureError:
     return PictureError(Stage.ARCHIVE, ErrorClass.TOO_LARGE, f"{found}, the limit is {allowed}")
-
-
-def skip_key(candidates: CandidateFilter, name: str, what: str | None) -> str | None:
-    """What a member is counted under when it is no candidate. what: `link`, `special`, or None for a plain file."""
-    return candidates.skipped_as(name) or what

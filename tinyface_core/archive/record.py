@@ -50,8 +50,8 @@ class Unit:
 
     Loose pictures: `sources` are the pictures in order, start and stop are None. An archive: one source, and
     members start <= i < stop in the archive's own order (stop None: to its end); for Parquet, i counts rows.
-    byte_offset: where a split tar's range begins in the file. occurrences: member index -> occurrence, for
-    members of a split tar whose name stood earlier in the archive.
+    byte_offset: where the range begins in a split tar, or in the directory of a split zip; 0 where that is unknown.
+    occurrences: member index -> occurrence, for members of a split archive whose name stood earlier in it.
     """
 
     sources: tuple[Source, ...]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 import tarfile
-from collections.abc import Iterator
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from pyarrow.parquet import ParquetFile, RowGroupMetaData
@@ -18,6 +18,7 @@ from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.members import MAX_MEMBERS, ArchiveBroken, Occurrences, shown
 from tinyface_core.archive.record import Source, Unit
 from tinyface_core.archive.tar import Members, is_plain
+from tinyface_core.archive.zip_directory import entry_offsets
 from tinyface_core.storage import Storage
 
 _SLACK = 2  # a row group is read whole up to this many times the limits: to cut it means to decode it twice
@@ -33,22 +34,32 @@ class UnitLimits:
 
 def split_zip(source: Source, storage: Storage, candidates: CandidateFilter, limits: UnitLimits) -> list[Unit]:
     """Units by unpacked size. Raises: ArchiveBroken, ObjectError, StorageError."""
-    starts, count, size = [0], 0, 0
-    with zip.opened(source, storage) as archive:
+    cuts, size = [_Cut(0, 0)], 0
+    occurrences, name_sizes = Occurrences(), []
+    with zip.opened(source, storage, Unit((source,), 0)) as (archive, _):
         for index, info in enumerate(archive.infolist()):
-            if info.is_dir() or zip.skipped_as(info, zip.raw_name(info), candidates) is not None:
+            name = zip.raw_name(info)
+            name_sizes.append(len(name))
+            if info.is_dir():
                 continue
-            if count and (count >= limits.pictures or size + info.file_size > limits.bytes):
-                starts.append(index)
-                count = size = 0
-            count += 1
-            size += info.file_size
-    return [Unit((source,), start, stop) for start, stop in _neighbours(starts)]
+            counted = zip.skipped_as(info, name, candidates) is None
+            full = cuts[-1].count >= limits.pictures or size + info.file_size > limits.bytes
+            if counted and cuts[-1].count and full:
+                cuts.append(_Cut(index, 0))
+                size = 0
+            cuts[-1].count += counted
+            size += info.file_size * counted
+            if occurrence := occurrences.of(name):
+                cuts[-1].occurrences[index] = occurrence
+        offsets = entry_offsets(archive, name_sizes)
+    for cut in cuts if len(cuts) > 1 else ():
+        cut.offset = offsets[cut.index]
+    return _units(source, cuts)
 
 
 @dataclass
 class _Cut:
-    """A unit of a tar that is being gathered."""
+    """A unit that is being gathered. offset: of its first header in a tar, of its first entry in a zip's directory."""
 
     index: int
     offset: int
@@ -82,11 +93,7 @@ def split_tar(source: Source, storage: Storage, candidates: CandidateFilter, lim
                     here.occurrences[index] = occurrence
         except ArchiveBroken:
             pass
-    stops = [*(cut.index for cut in cuts[1:]), None]
-    return [
-        Unit((source,), cut.index, stop, cut.offset, cut.occurrences)
-        for cut, stop in builtins.zip(cuts, stops, strict=True)
-    ]
+    return _units(source, cuts)
 
 
 def split_parquet(source: Source, storage: Storage, limits: UnitLimits) -> list[Unit]:
@@ -105,11 +112,10 @@ def split_parquet(source: Source, storage: Storage, limits: UnitLimits) -> list[
             for row, name in enumerate(parquet.name_values(file, columns)):
                 if occurrence := seen.of(name):
                     repeated[row] = occurrence
-    units = []
-    for start, stop in _neighbours(starts):
-        own = {row: repeated[row] for row in range(start, stop or max(repeated, default=0) + 1) if row in repeated}
-        units.append(Unit((source,), start, stop, 0, own))
-    return units
+    cuts = [_Cut(start, 0) for start in starts]
+    for row, occurrence in repeated.items():
+        cuts[bisect_right(starts, row) - 1].occurrences[row] = occurrence
+    return _units(source, cuts)
 
 
 def _row_starts(file: ParquetFile, columns: parquet.PictureColumns, limits: UnitLimits) -> list[int]:
@@ -137,9 +143,13 @@ def _weight(group: RowGroupMetaData, column: str) -> tuple[int, int]:
     return group.num_rows, sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)
 
 
-def _neighbours(starts: list[int]) -> Iterator[tuple[int, int | None]]:
-    """Each start with the next one; the last with None."""
-    yield from builtins.zip(starts, [*starts[1:], None], strict=True)
+def _units(source: Source, cuts: list[_Cut]) -> list[Unit]:
+    """Each cut to the next one; the last is open to the end."""
+    stops = [*(cut.index for cut in cuts[1:]), None]
+    return [
+        Unit((source,), cut.index, stop, cut.offset, cut.occurrences)
+        for cut, stop in builtins.zip(cuts, stops, strict=True)
+    ]
 
 
 def _end_of(info: tarfile.TarInfo) -> int:

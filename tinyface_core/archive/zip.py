@@ -28,6 +28,7 @@ from tinyface_core.archive.members import (
     too_large,
 )
 from tinyface_core.archive.record import Record, Source, Unit
+from tinyface_core.archive.zip_directory import DirectoryPart, read_entries
 from tinyface_core.errors import ErrorClass, PictureError, Stage
 from tinyface_core.storage import Storage
 
@@ -42,15 +43,15 @@ def read_zip(unit: Unit, storage: Storage, candidates: CandidateFilter, numberin
     """A record for each candidate member. Raises: ArchiveBroken, ObjectError, StorageError."""
     source = unit.sources[0]
     start, stop = unit.start or 0, unit.stop
-    occurrences = Occurrences()
-    with opened(source, storage) as archive:
-        for index, info in enumerate(archive.infolist()):
+    with opened(source, storage, unit) as (archive, first):
+        occurrences = Occurrences(unit.occurrences)
+        for index, info in enumerate(archive.infolist(), start=first):
             if stop is not None and index >= stop:
                 return
             if info.is_dir():
                 continue
             name = raw_name(info)
-            occurrence = occurrences.of(name)
+            occurrence = occurrences.of(name, index)
             if index < start:
                 continue
             skipped = skipped_as(info, name, candidates)
@@ -64,11 +65,15 @@ def read_zip(unit: Unit, storage: Storage, candidates: CandidateFilter, numberin
 
 
 @contextmanager
-def opened(source: Source, storage: Storage) -> Iterator[zipfile.ZipFile]:
-    """The zip with its directory read. Raises: ArchiveBroken, ObjectError, StorageError."""
+def opened(source: Source, storage: Storage, unit: Unit) -> Iterator[tuple[zipfile.ZipFile, int]]:
+    """The zip with its directory read, or the unit's part of it, and the index of the first member that is there.
+
+    Raises: ArchiveBroken, ObjectError, StorageError.
+    """
     with storage.open(source.uri, source.version) as file:
+        part = _part(file, unit)
         try:
-            archive = zipfile.ZipFile(cast(Any, _Bounded(file)))
+            archive = zipfile.ZipFile(cast(Any, part or _Bounded(file)))
         except NotImplementedError as error:
             raise ArchiveBroken(ErrorClass.UNSUPPORTED, str(error)) from error
         except _DAMAGE as error:
@@ -77,7 +82,14 @@ def opened(source: Source, storage: Storage) -> Iterator[zipfile.ZipFile]:
             if len(archive.infolist()) > MAX_MEMBERS:
                 message = f"{len(archive.infolist())} members, the limit is {MAX_MEMBERS}: split the archive"
                 raise ArchiveBroken(ErrorClass.TOO_LARGE, message)
-            yield archive
+            yield archive, (unit.start or 0) if part else 0
+
+
+def _part(file: BinaryIO, unit: Unit) -> DirectoryPart | None:
+    """None where the plan did not find the unit's entries, or they do not stand there: then all is read."""
+    count = None if unit.stop is None else unit.stop - (unit.start or 0)
+    entries = read_entries(file, unit.byte_offset, count) if unit.byte_offset else None
+    return None if entries is None else DirectoryPart(file, unit.byte_offset, entries)
 
 
 def raw_name(info: zipfile.ZipInfo) -> bytes:
