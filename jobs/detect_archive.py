@@ -62,7 +62,8 @@ def main(job: DetectArchive) -> int:
         else:
             pool = choose_pool(ray_session.cluster, job, job.device)
             decided = decide_anew(job, asked, ray_session.runtime(pool, job.device, job.precision), storage)
-        run = Run(job, output, reading, decided, stack.enter_context(Claim(storage, output.uri)))
+        claim = stack.enter_context(Claim(storage, output.uri))
+        run = Run(job, OutputFolder(claim.guarded(), job.output), reading, decided, claim)
         to_do = find_to_do(run, sources)
         worked = Worked()
         if to_do.units:

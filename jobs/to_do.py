@@ -65,26 +65,24 @@ def find_to_do(run: Run, sources: Iterable[Source]) -> ToDo:
 
     The first write (settings, before the first plan) comes after the whole listing was read without an error.
     """
-    output, storage, candidates = run.output, run.reading.storage, run.reading.candidates
-    plan = Plan(storage, output.uri, run.reading.carried)
+    output, reading, guarded = run.output, run.reading, run.claim.guarded()
+    plan = Plan(guarded, output.uri, reading.carried)
 
     def cut(sorted_sources: Iterable[Source]) -> Iterator[Unit]:
         output.write_settings(run.decided.settings)
-        share_model(run.decided.model, output, storage)
-        yield from cut_units(sorted_sources, storage, candidates, unit_pictures=run.job.unit_pictures)
+        share_model(run.decided.model, output, guarded)
+        yield from cut_units(sorted_sources, reading.storage, reading.candidates, unit_pictures=run.job.unit_pictures)
 
     def retire(names: Sequence[str]) -> None:
         output.delete_success()
-        for name in names:
-            run.claim.check()
-            storage.delete(output.images_uri(name))
+        run.committer.retire(names)
 
     change = plan.update(sources, cut, retire=retire)
     log.info(_told(change))
     if change.units_unchanged or change.retired:
         run.committer.sweep(plan.names())
-    filter_id = json.dumps(asdict(candidates), sort_keys=True)
-    return ToDo(plan, committed(storage, output.uri), run.decided.hash, filter_id, run.job.limit)
+    filter_id = json.dumps(asdict(reading.candidates), sort_keys=True)
+    return ToDo(plan, committed(reading.storage, output.uri), run.decided.hash, filter_id, run.job.limit)
 
 
 def _told(change: PlanChange) -> str:
