@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -326,4 +327,9 @@ def test_children_die_with_a_parent_that_is_killed(tmp_path: Path, monkeypatch: 
         orphans = [psutil.Process(pid) for pid in children(parent.pid)]
         assert len(orphans) == 2
         parent.kill()
-    wait_for(lambda: not [p for p in orphans if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], 5.0)
+    try:
+        wait_for(lambda: not [p for p in orphans if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], 5.0)
+    finally:
+        for left in orphans:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                left.kill()
