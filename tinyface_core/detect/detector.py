@@ -32,7 +32,10 @@ TILE_PX = 3840 * 2160  # a 1080p picture at 2x: nothing larger is ever computed 
 
 @dataclass(frozen=True)
 class DetectOptions:
-    """None: the checkpoint's default. min_score: exclusive. nms_iou: suppressed strictly above. tile_px: most at once."""
+    """None: the checkpoint's default.
+
+    min_score: exclusive. nms_iou: suppressed strictly above. tile_px: pixels of a level's image computed at once, at most.
+    """
 
     min_score: float | None = None
     nms_iou: float | None = None

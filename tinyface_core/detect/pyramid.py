@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from tinyface_core.errors import SettingsError
 from tinyface_core.geometry import LevelSize
 from tinyface_core.templates import TemplateSet
 
@@ -32,9 +33,11 @@ def levels_for(picture_hw: tuple[int, int], zooms: Zooms, templates: TemplateSet
     """The levels of one picture, smallest zoom first; zooms as given, or the paper's adaptive ones.
 
     Raises:
-        SettingsError: no template may fire at one of the zooms.
+        SettingsError: no zooms, one that is no size, or one at which no template may fire.
     """
     chosen = adaptive_zooms(picture_hw, templates) if zooms == "adaptive" else zooms
+    if not chosen or not all(0 < zoom < math.inf for zoom in chosen):
+        raise SettingsError(f"zooms {chosen}: needed is one or more above 0 (1 shows the picture at its own size).")
     return [Level(LevelSize(picture_hw, zoom), templates.at_zoom(zoom)) for zoom in sorted(set(chosen))]
 
 
@@ -47,7 +50,7 @@ def adaptive_zooms(picture_hw: tuple[int, int], templates: TemplateSet) -> tuple
     at_one = [template for template in templates.templates if template.resolution == 1] or list(templates.templates)
     tallest, widest = max(t.height for t in at_one), max(t.width for t in at_one)
     lowest = min(0, math.floor(math.log2(tallest / height)), math.floor(math.log2(widest / width)))
-    return tuple(2.0**k for k in range(lowest, 1)) + (2.0**0.5, 2.0)
+    return (*(2.0**k for k in range(lowest, 1)), 2.0**0.5, 2.0)
 
 
 def smallest_face_px(levels: list[Level], templates: TemplateSet) -> float:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -18,6 +21,7 @@ log = logging.getLogger(__name__)
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DEVICES = Path("/dev")  # where Linux shows NVIDIA's cards as nvidia0, nvidia1, ...
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,35 @@ def choose_runtime(device: Device = "auto", precision: Precision = "auto") -> Ru
         ResourceError: CUDA asked for and not there.
     """
     has_cuda = torch.cuda.is_available()
+    unusable = "" if has_cuda else _unusable_gpus()
     if device == "cuda" and not has_cuda:
-        raise ResourceError("--device cuda: no CUDA device is visible here. Use --device cpu, or a GPU node.")
+        raise ResourceError(
+            f"--device cuda: {unusable or 'no CUDA device is visible here'}. Use --device cpu, or a GPU node."
+        )
     if device == "cpu" and has_cuda:
         log.warning("a GPU (%s) is present but unused: --device cpu was asked for", torch.cuda.get_device_name())
+    if device == "auto" and unusable:
+        log.warning("computing without a GPU: %s", unusable)
     where: Literal["cpu", "cuda"] = "cuda" if has_cuda and device != "cpu" else "cpu"
     best, why = _best_precision(where)
     runtime = Runtime(where, best, why) if precision == "auto" else Runtime(where, precision, "asked for by option")
     log.info("computing on %s in %s: %s", runtime.device, runtime.precision, runtime.reason)
     return runtime
+
+
+def _unusable_gpus() -> str:
+    """Why the cards that the system shows are of no use to torch; empty when there are none."""
+    cards = len(list(DEVICES.glob("nvidia[0-9]*")))
+    if not cards:
+        return ""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if torch.version.cuda is None:
+        why = f"this torch ({torch.__version__}) is built without CUDA"
+    elif visible is not None:
+        why = f"CUDA_VISIBLE_DEVICES is {visible!r}"
+    else:
+        why = f"torch for CUDA {torch.version.cuda} cannot use it, its driver may be too old"
+    return f"{cards} NVIDIA GPU(s) are present but unused, {why}"
 
 
 def _best_precision(device: Literal["cpu", "cuda"]) -> tuple[Literal["fp32", "bf16", "fp16"], str]:
@@ -74,7 +98,7 @@ def prepare(network: HRNetwork, runtime: Runtime) -> HRNetwork:
 def _fold_batch_norm(module: nn.Module) -> None:
     """Every batch-norm registered right behind a convolution goes into that convolution's weights."""
     children = list(module.named_children())
-    for (name, child), (next_name, following) in zip(children, children[1:], strict=False):
+    for (name, child), (next_name, following) in pairwise(children):
         if isinstance(child, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
             setattr(module, name, fuse_conv_bn_eval(child, following))
             setattr(module, next_name, nn.Identity())

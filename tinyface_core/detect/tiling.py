@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -96,7 +97,7 @@ def _cores(length: int, count: int, align: int) -> list[tuple[int, int]]:
     units = -(-length // align)
     count = min(count, units)
     borders = [units * number // count * align for number in range(count)] + [length]
-    return list(zip(borders[:-1], borders[1:], strict=True))
+    return list(pairwise(borders))
 
 
 def _cells(begin: int, end: int, window_begin: int, length: int, stride: int) -> slice:

@@ -1,0 +1,126 @@
+"""Networks whose answer is known or whose weights are made up: they stand in for a model in tests of the detector."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinyface_core.detect.detector import DetectOptions, Detector
+from tinyface_core.detect.runtime import Runtime
+from tinyface_core.geometry import CellGrid
+from tinyface_core.model.checkpoint import ModelSpec
+from tinyface_core.model.network import HRNetwork, NetworkConfig
+from tinyface_core.model.trunks import Trunk, TrunkConfig, TrunkName
+from tinyface_core.templates import Template, TemplateSet
+
+FP32 = Runtime("cpu", "fp32", "for tests")
+SHARE = 0.01  # of all cells that fire in a calibrated network
+
+
+class BrightTrunk(Trunk):
+    """Channel t at stride 8: mean brightness, 0..1, of a rectangle one pixel larger than template t, centred on 8 i."""
+
+    def __init__(self, shapes: tuple[Template, ...]) -> None:
+        super().__init__()
+        self.windows_hw = [(int(shape.height) + 1, int(shape.width) + 1) for shape in shapes]
+        if any(side % 2 == 0 for window in self.windows_hw for side in window):
+            raise ValueError("a window without a middle pixel: give templates of even sides")
+        self.channels = {8: len(shapes)}
+        self.grids = {8: CellGrid(8, 0.0, max(max(window) for window in self.windows_hw))}
+
+    def forward(self, image_N3HW: Tensor, deepest: int = 16) -> dict[int, Tensor]:
+        bright_N1HW = image_N3HW.mean(dim=1, keepdim=True)
+        maps = []
+        for height, width in self.windows_hw:
+            window = bright_N1HW.new_full((1, 1, height, width), 1 / (height * width))
+            maps.append(F.conv2d(bright_N1HW, window, stride=8, padding=(height // 2, width // 2)))
+        return {8: torch.cat(maps, dim=1)}
+
+
+def bright_detector(templates: TemplateSet, options: DetectOptions) -> Detector:
+    """Sees a bright rectangle of a template's size (in the level's image) whose middle is the corner (8 i, 8 j).
+
+    The box is that rectangle, exactly: half a pixel of offset leads from the cell's pixel to its corner. The rectangle
+    may be blurred by a zoom; a neighbouring cell is 8 px off and stays dark for templates of up to 32 px.
+    """
+    shapes = tuple(templates.templates[i] for i in templates.outputs)
+    light = TrunkConfig("mobilenet_v2")  # built, then replaced
+    network = HRNetwork(NetworkConfig(light, (8,), len(shapes), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)))
+    network.trunk = BrightTrunk(shapes)
+    head = nn.Conv2d(len(shapes), 5 * len(shapes), 1)
+    nn.init.zeros_(head.weight)
+    count, bias = len(shapes), cast(Tensor, head.bias).data
+    head.weight.data[:count, :, 0, 0] = 40 * torch.eye(count)
+    bias[:count] = -40 * 0.75
+    bias[count : 2 * count] = torch.tensor([-0.5 / shape.width for shape in shapes])
+    bias[2 * count : 3 * count] = torch.tensor([-0.5 / shape.height for shape in shapes])
+    bias[3 * count :] = 0
+    network.heads = nn.ModuleDict({"8": head})
+    return Detector(network, ModelSpec("bright", network=network.config, templates=templates), FP32, options)
+
+
+def calibrated(name: TrunkName, seed: int = 0) -> tuple[HRNetwork, ModelSpec]:
+    """The real trunk with made-up weights, scaled so that about SHARE of all cells fire on a made-up picture."""
+    torch.manual_seed(seed)
+    spec = ModelSpec(name, network=NetworkConfig(TrunkConfig(name)))
+    network = HRNetwork(spec.network)
+    for module in network.trunk.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # statistics of all that it has seen
+    for head in network.heads.values():
+        nn.init.normal_(cast(nn.Conv2d, head).weight)
+    image_HW3 = torch.from_numpy(cloudy_picture(224, 320, seed)).float() - torch.tensor(spec.network.mean)
+    image_13HW = image_HW3.permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        network.train()(image_13HW)
+        maps = network.eval()(image_13HW)
+        _scale_heads(network, maps.logits_NTHW, maps.offsets_NT4HW)
+    return network, spec
+
+
+def _scale_heads(network: HRNetwork, logits_NTHW: Tensor, offsets_NT4HW: Tensor) -> None:
+    """Logits of each template get a spread of 2 and pass 0 in SHARE of the cells; offsets a spread of 0.2 around 0."""
+    offsets_NCHW = offsets_NT4HW.transpose(1, 2).flatten(1, 2)
+    scores_CK = torch.cat([logits_NTHW, offsets_NCHW], dim=1)[0].flatten(1)
+    outputs = logits_NTHW.shape[1]
+    gain_C = 2 / scores_CK.std(dim=1)
+    gain_C[outputs:] /= 10
+    zero_C = torch.cat([scores_CK[:outputs].quantile(1 - SHARE, dim=1), scores_CK[outputs:].mean(dim=1)])
+    for number, head in enumerate(network.heads.values()):
+        convolution = cast(nn.Conv2d, head)
+        convolution.weight *= gain_C[:, None, None, None]
+        if number == 0:
+            cast(Tensor, convolution.bias).copy_(-zero_C * gain_C)
+
+
+def toy_detector(options: DetectOptions, seed: int = 0) -> Detector:
+    """The light trunk with made-up weights."""
+    return Detector(*calibrated("mobilenet_v2", seed), FP32, options)
+
+
+def cloudy_picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Noise of every size from 2 px to the whole picture, so that something is to be seen at each zoom."""
+    rng = np.random.default_rng(seed)
+    sum_HW3 = np.zeros((height, width, 3), np.float32)
+    cell = 2
+    while cell < 2 * max(height, width):
+        shape = (height // cell + 2, width // cell + 2, 3)
+        sum_HW3 += cv2.resize(rng.random(shape, np.float32) - 0.5, (width, height), interpolation=cv2.INTER_CUBIC)
+        cell *= 2
+    return np.clip(128 + 100 * sum_HW3, 0, 255).astype(np.uint8)
+
+
+def bright_picture(height: int, width: int, *rectangles: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """Black, with white rectangles (x1, y1, x2, y2), ends exclusive."""
+    rgb_HW3 = np.zeros((height, width, 3), np.uint8)
+    for x1, y1, x2, y2 in rectangles:
+        rgb_HW3[y1:y2, x1:x2] = 255
+    return rgb_HW3

@@ -1,0 +1,69 @@
+"""Tiles cover an image's cells once, keep to their size, and see what the whole image would show them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tinyface_core.detect.resize import Region
+from tinyface_core.detect.tiling import tiles
+from tinyface_core.errors import GeometryError
+from tinyface_core.model.network import HeatMaps
+
+SIZES = [(37, 53), (16, 16), (1, 1), (160, 333), (500, 47), (1081, 1923), (4000, 90)]
+
+
+@pytest.mark.parametrize("image_hw", SIZES)
+@pytest.mark.parametrize(("halo", "limit"), [(16, 96 * 96), (32, 200 * 200), (176, 700 * 700)])
+def test_cores_cover_the_image_once_and_windows_keep_to_the_limit(
+    image_hw: tuple[int, int], halo: int, limit: int
+) -> None:
+    times_HW = np.zeros(image_hw, int)
+    for tile in tiles(image_hw, align=16, halo_px=halo, max_px=limit):
+        core, window = tile.core, tile.window
+        times_HW[core.top : core.bottom, core.left : core.right] += 1
+        height, width = window.hw
+        assert height * width <= limit
+        assert window.top % 16 == window.left % 16 == core.top % 16 == core.left % 16 == 0
+        assert window.top == max(0, core.top - halo)
+        assert window.bottom == min(image_hw[0], core.bottom + halo)
+        assert window.left == max(0, core.left - halo)
+        assert window.right == min(image_hw[1], core.right + halo)
+    assert (times_HW == 1).all()
+
+
+def test_an_image_within_the_limit_is_one_tile_without_halo() -> None:
+    (tile,) = tiles((37, 53), align=16, halo_px=176, max_px=37 * 53)
+    assert tile.window == tile.core == Region(0, 0, 37, 53)
+
+
+def test_a_limit_that_leaves_no_core_is_an_error() -> None:
+    with pytest.raises(GeometryError, match="halo of 448 px"):
+        list(tiles((2000, 2000), align=16, halo_px=448, max_px=600 * 600))
+
+
+@pytest.mark.parametrize("image_hw", [(37, 53), (160, 333), (501, 47)])
+@pytest.mark.parametrize("stride", [4, 8, 16])
+def test_kept_cells_are_the_whole_maps_cells_each_once(image_hw: tuple[int, int], stride: int) -> None:
+    """Maps that hold each cell's own (row, column) must come together as the map of the whole image."""
+    height, width = (-(-side // stride) for side in image_hw)
+    seen_hw = np.zeros((height, width), int)
+    for tile in tiles(image_hw, align=16, halo_px=16, max_px=80 * 80):
+        rows = torch.arange(tile.window.top // stride, -(-tile.window.bottom // stride)).float()
+        columns = torch.arange(tile.window.left // stride, -(-tile.window.right // stride)).float()
+        place = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
+        kept, (first_row, first_column) = tile.keep(HeatMaps(place[None], place[None, None]), stride)
+        for row in range(kept.logits_NTHW.shape[2]):
+            for column in range(kept.logits_NTHW.shape[3]):
+                place_of_cell = kept.logits_NTHW[0, :, row, column].int().tolist()
+                assert place_of_cell == [first_row + row, first_column + column]
+                seen_hw[first_row + row, first_column + column] += 1
+    assert (seen_hw == 1).all()
+
+
+def test_a_very_large_image_is_planned_at_once() -> None:
+    found = list(tiles((80_000, 40_000), align=16, halo_px=176, max_px=3840 * 2160))
+    assert sum((t.core.hw[0]) * t.core.hw[1] for t in found) == 80_000 * 40_000
+    work = sum(t.window.hw[0] * t.window.hw[1] for t in found)
+    assert work < 1.4 * 80_000 * 40_000  # what the halo costs
