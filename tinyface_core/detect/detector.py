@@ -34,7 +34,7 @@ TILE_PX = 3840 * 2160  # a 1080p picture at 2x: nothing larger is ever computed 
 class DetectOptions:
     """None: the checkpoint's default.
 
-    min_score: exclusive. nms_iou: suppressed strictly above. tile_px: pixels of a level's image computed at once, at most.
+    min_score: exclusive. nms_iou: suppressed strictly above. tile_px: pixels computed at once, at most.
     """
 
     min_score: float | None = None
