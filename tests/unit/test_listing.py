@@ -224,8 +224,11 @@ def make(path: Path, data: bytes | str = b"") -> Path:
     return path
 
 
-def table(path: Path, **columns: Any) -> Path:
-    pq.write_table(pa.table(columns), path)
+def table(path: Path, *, cut: bool = False, **columns: Any) -> Path:
+    """cut: with the pages of its first column damaged, the footer sound."""
+    pq.write_table(pa.table(columns), path, compression="none", use_dictionary=False)
+    if cut:
+        path.write_bytes(b"PAR1" + b"\xff" * 60 + path.read_bytes()[64:])
     return path
 
 
@@ -242,6 +245,7 @@ WRONG: list[tuple[Callable[[Path], object], str, dict[str, Any]]] = [
     (lambda root: make(root / "m.csv", "a,b\n1,2"), "column of urls.*has: a, b", {}),
     (lambda root: table(root / "m.parquet", a=[1]), "neither a binary column .* nor .*has: a", {}),
     (lambda root: make(root / "m.csv", "uri,b\n1,2"), "--carry c: .* no such column.*has: uri, b", {"carry": ["c"]}),
+    (lambda root: table(root / "m.parquet", uri=["1" * 99] * 9, cut=True), "manifest cannot be read", {}),
     (lambda root: table(root / "m.parquet", uri=["1"]), "--carry c: .*has: uri", {"carry": ["c"]}),
     (
         lambda root: make(root / "p.parquet", parquet_bytes(some_members(1))).parent,

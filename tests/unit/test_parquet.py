@@ -164,3 +164,20 @@ def test_a_store_that_fails_in_the_middle_stops_the_run(tmp_path: Path, monkeypa
             break
     assert rows_before[0] == 0
     assert rows_before[-1] >= 4
+
+
+def test_text_that_is_not_utf8_costs_nothing(tmp_path: Path) -> None:
+    """Other writers put any bytes into string columns."""
+    name = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\x04\0\0\0"), pa.py_buffer(b"\xe9\xff.x"))
+    columns = {"bytes": pa.array([b"1"]), "name": name, "note": name, "kind": pa.array(["k"]).dictionary_encode()}
+    source = save(tmp_path / "a.parquet", table_bytes(**columns))
+    (record,), _ = read(source, carry=["note", "kind"])
+    assert (record.member, record.data) == ("\\xe9\\xff.x", b"1")
+    assert record.image_id == image_id_of(source.uri, b"\xe9\xff.x", 0)
+    assert record.carried == {"note": "\\xe9\\xff.x", "kind": "k"}
+
+
+def test_names_of_other_types(tmp_path: Path) -> None:
+    for names, expected in (([7, 8], ["7", "8"]), (pa.array(["a", "b"]).dictionary_encode(), ["a", "b"])):
+        source = save(tmp_path / "a.parquet", table_bytes(bytes=[b"1", b"2"], key=names))
+        assert [name for name, _ in good(read(source)[0])] == expected

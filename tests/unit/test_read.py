@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import threading
 import time
+import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +31,7 @@ from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.members import MAX_PICTURE_BYTES, Numbering, Occurrences
 from tinyface_core.archive.read import read_unit
 from tinyface_core.archive.record import Kind, Source, Unit, image_id_of
+from tinyface_core.archive.units import cut_units
 from tinyface_core.errors import StorageError
 from tinyface_core.storage import Storage
 
@@ -177,3 +181,28 @@ def test_numbering_and_occurrences() -> None:
     seen = Occurrences({7: 2})
     assert [seen.of(b"a"), seen.of(b"b"), seen.of(b"a"), seen.of(b"a")] == [0, 0, 1, 2]
     assert [seen.of(b"c", 7), seen.of(b"c", 8)] == [2, 3]
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tgz", "a.zip", "b.zip", "a.parquet"])
+def test_damage_of_any_kind_is_told_by_rows_and_never_raised(tmp_path: Path, name: str) -> None:
+    """And a second reading of the last row finds the same row under the same number."""
+    members = [*some_members(6, 200), ("é" * 80 + ".jpg", b"1"), ("x.json", b"{}")]
+    make: dict[str, Any] = {
+        "a.tar": tar_bytes, "a.tgz": lambda m: tar_bytes(m, "w:gz"), "a.zip": zip_bytes,
+        "b.zip": lambda m: zip_bytes(m, zipfile.ZIP_BZIP2), "a.parquet": parquet_bytes,
+    }  # fmt: skip
+    sound = make[name](members)
+    told: Counter[str] = Counter()
+    for seed in range(120):
+        rng = random.Random(seed)
+        data = bytearray(sound)
+        for _ in range(rng.choice([1, 2, 5, 40])):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        source = save(tmp_path / name, bytes(data))
+        for unit in cut_units([source], Storage(), CandidateFilter(), unit_pictures=3, unit_bytes=1500):
+            records, end = read(unit)
+            told.update(error_class for _, error_class in errors(records))
+            if records:
+                assert read(unit, only={end.count - 1}) == (records[-1:], end), seed
+    assert told
+    assert "internal" not in told

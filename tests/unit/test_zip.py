@@ -202,3 +202,9 @@ def test_a_later_range_that_breaks_has_an_id_of_its_own(tmp_path: Path) -> None:
     first, second = (read(Unit((source,), start, None))[0][0] for start in (0, 5))
     assert first.image_id == image_id_of(source.uri)
     assert second.image_id != first.image_id
+
+
+def test_a_member_without_a_name_is_a_member(tmp_path: Path) -> None:
+    """The library ends a name at a NUL, and its own test for folders fails at an empty one."""
+    data = zip_bytes([("zz", b"1"), ("a.jpg", b"2")]).replace(b"zz", b"\0z")
+    assert good(read(save(tmp_path / "a.zip", data))[0]) == [("\0z", b"1"), ("a.jpg", b"2")]

@@ -61,8 +61,8 @@ def manifest_sources(manifest: ObjectInfo, storage: Storage, carry: Sequence[str
 def carried_types(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> dict[str, pa.DataType]:
     """Types of the carried columns; those of a CSV are strings. Raises: InputError, ObjectError, StorageError."""
     if manifest.uri.lower().endswith(".parquet"):
-        with storage.open(manifest.uri, manifest.version) as file:
-            schema = pq.ParquetFile(file).schema_arrow
+        with _parquet(manifest, storage) as parquet:
+            schema = parquet.schema_arrow
         check_carried(manifest.uri, schema.names, carry)
         return {name: schema.field(name).type for name in carry}
     with _csv_rows(manifest, storage) as (names, _):
@@ -135,7 +135,7 @@ def _csv_rows(manifest: ObjectInfo, storage: Storage) -> Iterator[tuple[list[str
 
 
 def _parquet_entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> Iterator[Entry]:
-    with storage.open(manifest.uri, manifest.version) as file, pq.ParquetFile(file, buffer_size=1 << 20) as parquet:
+    with _parquet(manifest, storage) as parquet:
         names = parquet.schema_arrow.names
         column = _required_uri_column(manifest.uri, names)
         check_carried(manifest.uri, names, carry)
@@ -143,6 +143,15 @@ def _parquet_entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str
             carried = [batch.column(name).to_pylist() for name in carry]
             for place, url in enumerate(batch.column(column).to_pylist()):
                 yield str(url or ""), {name: values[place] for name, values in zip(carry, carried, strict=True)}
+
+
+@contextmanager
+def _parquet(manifest: ObjectInfo, storage: Storage) -> Iterator[pq.ParquetFile]:
+    try:
+        with storage.open(manifest.uri, manifest.version) as file, pq.ParquetFile(file, buffer_size=1 << 20) as parquet:
+            yield parquet
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{manifest.uri}: the manifest cannot be read: {error}: write it again") from error
 
 
 def _required_uri_column(uri: str, names: Sequence[str]) -> str:

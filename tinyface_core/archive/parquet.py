@@ -57,7 +57,8 @@ def opened(source: Source, storage: Storage) -> Iterator[pq.ParquetFile]:
     with storage.open(source.uri, source.version) as file:
         try:
             parquet = pq.ParquetFile(file, buffer_size=_STREAM_BYTES, pre_buffer=False, page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
+            parquet.schema_arrow.names  # noqa: B018  # a damaged footer may hold names that are not UTF-8
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             size = file.seek(0, 2)
             file.seek(0)
             cut = size == 0 or file.read(4) == b"PAR1"
@@ -78,14 +79,14 @@ def read_parquet(
         carried = [name for name in carry if name in parquet.schema_arrow.names]
         occurrences = Occurrences(unit.occurrences)
         for row, values in _rows(parquet, unit, columns, carried):
-            name = _raw_name(values[columns.names].as_py() if columns.names else None, row)
+            name = _raw_name(values[columns.names], row) if columns.names else str(row).encode()
             occurrence = occurrences.of(name, row) if columns.names else 0
             if (skipped := candidates.left_out(shown(name))) is not None:
                 numbering.skipped[skipped] += 1
             elif not numbering.wants_next():
                 numbering.pass_over()
             else:
-                own = {column: values[column,].as_py() for column in carried}
+                own = {column: _plain(values[column,]) for column in carried}
                 yield numbering.record(source, (name, occurrence), _data(columns, values), carried=own)
 
 
@@ -94,8 +95,7 @@ def name_values(parquet: pq.ParquetFile, columns: PictureColumns) -> Iterator[by
     assert columns.names is not None
     row = 0
     for batch in _batches(parquet, list(range(parquet.num_row_groups)), [columns.names], 1000):
-        values = _leaf(batch, columns.names).to_pylist()
-        for value in values:
+        for value in _leaf(batch, columns.names):
             yield _raw_name(value, row)
             row += 1
 
@@ -145,9 +145,22 @@ def _data(columns: PictureColumns, values: dict[tuple[str, ...], pa.Scalar]) -> 
     return too_large(f"{size} bytes", f"{MAX_PICTURE_BYTES} bytes") if size > MAX_PICTURE_BYTES else scalar.as_py()
 
 
-def _raw_name(value: Any, row: int) -> bytes:
-    """A row without a name is called by its number."""
-    return (str(row) if value is None or value == "" else str(value)).encode("utf-8", "surrogateescape")
+def _raw_name(value: pa.Scalar, row: int) -> bytes:
+    """The bytes of the name; a row without one is called by its number."""
+    value = value.value if isinstance(value, pa.DictionaryScalar) and value.is_valid else value
+    raw: bytes = (
+        value.as_buffer().to_pybytes() if _is_text(value) else b"" if not value.is_valid else str(value).encode()
+    )
+    return raw or str(row).encode()
+
+
+def _plain(value: pa.Scalar) -> Any:
+    """The value of a carried column; text that is not UTF-8, as other writers leave it, shows its bytes as `\\xNN`."""
+    return shown(value.as_buffer().to_pybytes()) if _is_text(value) else value.as_py()
+
+
+def _is_text(value: pa.Scalar) -> bool:
+    return isinstance(value, pa.StringScalar | pa.LargeStringScalar | pa.StringViewScalar) and value.is_valid
 
 
 def _leaf(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array:

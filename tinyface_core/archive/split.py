@@ -21,6 +21,7 @@ from tinyface_core.archive.tar import Members, is_plain
 from tinyface_core.archive.zip_directory import entry_offsets
 from tinyface_core.storage import Storage
 
+_MAX_ROWS = 100_000_000  # of one Parquet file; a damaged footer may tell of more than memory can list
 _SLACK = 2  # a row group is read whole up to this many times the limits: to cut it means to decode it twice
 
 
@@ -40,7 +41,7 @@ def split_zip(source: Source, storage: Storage, candidates: CandidateFilter, lim
         for index, info in enumerate(archive.infolist()):
             name = zip.raw_name(info)
             name_sizes.append(len(name))
-            if info.is_dir():
+            if zip.is_folder(info):
                 continue
             counted = zip.skipped_as(info, name, candidates) is None
             full = cuts[-1].count >= limits.pictures or size + info.file_size > limits.bytes
@@ -105,7 +106,7 @@ def split_parquet(source: Source, storage: Storage, limits: UnitLimits) -> list[
         columns = parquet.picture_columns(file.schema_arrow)
         if columns is None:
             return [Unit((source,), 0)]
-        starts = _row_starts(file, columns, limits)
+        starts = _row_starts(file, limits)
         repeated: dict[int, int] = {}
         if len(starts) > 1 and columns.names is not None:
             seen = Occurrences()
@@ -118,10 +119,12 @@ def split_parquet(source: Source, storage: Storage, limits: UnitLimits) -> list[
     return _units(source, cuts)
 
 
-def _row_starts(file: ParquetFile, columns: parquet.PictureColumns, limits: UnitLimits) -> list[int]:
+def _row_starts(file: ParquetFile, limits: UnitLimits) -> list[int]:
     starts, count, size, row = [0], 0, 0, 0
     for group in range(file.num_row_groups):
-        rows, bytes_ = _weight(file.metadata.row_group(group), ".".join(columns.data))
+        rows, bytes_ = _weight(file.metadata.row_group(group))
+        if rows < 0 or row + rows > _MAX_ROWS:
+            return [0]
         pieces = max(-(-rows // limits.pictures), -(-bytes_ // limits.bytes))
         if rows <= _SLACK * limits.pictures and bytes_ <= _SLACK * limits.bytes:
             pieces = 1
@@ -137,10 +140,12 @@ def _row_starts(file: ParquetFile, columns: parquet.PictureColumns, limits: Unit
     return sorted({start for start in starts if start < row} | {0})
 
 
-def _weight(group: RowGroupMetaData, column: str) -> tuple[int, int]:
-    """Rows of a row group, and unpacked bytes of its pictures."""
-    chunks = (group.column(place) for place in range(group.num_columns))
-    return group.num_rows, sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)
+def _weight(group: RowGroupMetaData) -> tuple[int, int]:
+    """Rows and unpacked bytes of a row group, most of which are pictures.
+
+    The size of one column is not asked for: of a damaged footer that ends the process (pyarrow 26).
+    """
+    return group.num_rows, max(0, group.total_byte_size)
 
 
 def _units(source: Source, cuts: list[_Cut]) -> list[Unit]:

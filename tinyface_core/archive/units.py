@@ -12,10 +12,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from tinyface_core.archive.candidates import CandidateFilter
-from tinyface_core.archive.members import ArchiveBroken
 from tinyface_core.archive.record import Kind, Source, Unit
 from tinyface_core.archive.split import UnitLimits, split_parquet, split_tar, split_zip
-from tinyface_core.storage import ObjectError, Storage
+from tinyface_core.errors import StorageError
+from tinyface_core.storage import Storage
 
 _THREADS = 8  # archives that are looked into at a time: the answers of an object store take long, not much
 _AHEAD = 64
@@ -93,5 +93,7 @@ def _split(source: Source, storage: Storage, candidates: CandidateFilter, limits
                 return split_parquet(source, storage, limits)
             case _:
                 return split_tar(source, storage, candidates, limits)
-    except (ArchiveBroken, ObjectError):
+    except StorageError:
+        raise
+    except Exception:  # damaged archives make the libraries raise anything: reading tells, with an error row
         return _whole(source)

@@ -48,7 +48,7 @@ def read_zip(unit: Unit, storage: Storage, candidates: CandidateFilter, numberin
         for index, info in enumerate(archive.infolist(), start=first):
             if stop is not None and index >= stop:
                 return
-            if info.is_dir():
+            if is_folder(info):
                 continue
             name = raw_name(info)
             occurrence = occurrences.of(name, index)
@@ -95,6 +95,11 @@ def _part(file: BinaryIO, unit: Unit) -> DirectoryPart | None:
 def raw_name(info: zipfile.ZipInfo) -> bytes:
     """The bytes of the name in the directory: many writers store UTF-8 without saying so."""
     return info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437", "surrogateescape")
+
+
+def is_folder(info: zipfile.ZipInfo) -> bool:
+    """`ZipInfo.is_dir` fails at a member without a name."""
+    return info.filename.endswith("/")
 
 
 def skipped_as(info: zipfile.ZipInfo, name: bytes, candidates: CandidateFilter) -> str | None:
