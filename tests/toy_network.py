@@ -43,26 +43,53 @@ class BrightTrunk(Trunk):
         return {8: torch.cat(maps, dim=1)}
 
 
+class BlankTrunk(Trunk):
+    """One channel at stride 8, zero everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels, self.grids = {8: 1}, {8: CellGrid(8)}
+
+    def forward(self, image_N3HW: Tensor, deepest: int = 16) -> dict[int, Tensor]:
+        count, _, height, width = image_N3HW.shape
+        return {8: image_N3HW.new_zeros(count, 1, -(-height // 8), -(-width // 8))}
+
+
+def _detector(trunk: Trunk, head: nn.Conv2d, templates: TemplateSet, options: DetectOptions) -> Detector:
+    """Shows the trunk brightness in 0..1; one head, at stride 8."""
+    light = TrunkConfig("mobilenet_v2")  # built, then replaced
+    network = HRNetwork(NetworkConfig(light, (8,), len(templates.outputs), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)))
+    network.trunk = trunk
+    network.heads = nn.ModuleDict({"8": head})
+    return Detector(network, ModelSpec("toy", network=network.config, templates=templates), FP32, options)
+
+
 def bright_detector(templates: TemplateSet, options: DetectOptions) -> Detector:
     """Sees a bright rectangle of a template's size (in the level's image) whose middle is the corner (8 i, 8 j).
 
     The box is that rectangle, exactly: half a pixel of offset leads from the cell's pixel to its corner. The rectangle
-    may be blurred by a zoom; a neighbouring cell is 8 px off and stays dark for templates of up to 32 px.
+    may be blurred by the zoom, but not be smaller, nor lie one cell off: the threshold is half way between.
     """
     shapes = tuple(templates.templates[i] for i in templates.outputs)
-    light = TrunkConfig("mobilenet_v2")  # built, then replaced
-    network = HRNetwork(NetworkConfig(light, (8,), len(shapes), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)))
-    network.trunk = BrightTrunk(shapes)
-    head = nn.Conv2d(len(shapes), 5 * len(shapes), 1)
+    count = len(shapes)
+    head = nn.Conv2d(count, 5 * count, 1)
     nn.init.zeros_(head.weight)
-    count, bias = len(shapes), cast(Tensor, head.bias).data
     head.weight.data[:count, :, 0, 0] = 40 * torch.eye(count)
-    bias[:count] = -40 * 0.75
-    bias[count : 2 * count] = torch.tensor([-0.5 / shape.width for shape in shapes])
-    bias[2 * count : 3 * count] = torch.tensor([-0.5 / shape.height for shape in shapes])
-    bias[3 * count :] = 0
-    network.heads = nn.ModuleDict({"8": head})
-    return Detector(network, ModelSpec("bright", network=network.config, templates=templates), FP32, options)
+    bias = torch.zeros(5, count)
+    for number, shape in enumerate(shapes):
+        in_place = shape.width * shape.height / (shape.width + 1) / (shape.height + 1)
+        bias[0, number] = -40 * in_place * (1 - 3.75 / max(shape.width, shape.height))
+        bias[1, number], bias[2, number] = -0.5 / shape.width, -0.5 / shape.height
+    cast(Tensor, head.bias).data.copy_(bias.flatten())
+    return _detector(BrightTrunk(shapes), head, templates, options)
+
+
+def hot_detector(templates: TemplateSet, options: DetectOptions) -> Detector:
+    """Every template fires at every cell of any picture; the first template has the best score."""
+    count = len(templates.outputs)
+    head = nn.Conv2d(1, 5 * count, 1)
+    cast(Tensor, head.bias).data.copy_(torch.cat([torch.linspace(3, 1, count), torch.zeros(4 * count)]))
+    return _detector(BlankTrunk(), head, templates, options)
 
 
 def calibrated(name: TrunkName, seed: int = 0) -> tuple[HRNetwork, ModelSpec]:

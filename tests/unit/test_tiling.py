@@ -67,3 +67,9 @@ def test_a_very_large_image_is_planned_at_once() -> None:
     assert sum((t.core.hw[0]) * t.core.hw[1] for t in found) == 80_000 * 40_000
     work = sum(t.window.hw[0] * t.window.hw[1] for t in found)
     assert work < 1.4 * 80_000 * 40_000  # what the halo costs
+
+
+def test_an_image_a_little_too_large_is_cut_in_four_not_in_strips() -> None:
+    """A window at the edge needs a halo on one side only: 2 x 2 windows of 400 px do, where each row has one."""
+    found = list(tiles((467, 469), align=16, halo_px=160, max_px=400 * 400))
+    assert len(found) == 4

@@ -37,6 +37,10 @@ class Candidates:
             torch.cat([part.zoom_K for part in parts]),
         )
 
+    def at(self, index: Tensor) -> Candidates:
+        """Some of them: by a mask (K,) or by indices, in their order."""
+        return Candidates(self.boxes_K4[index], self.scores_K[index], self.template_K[index], self.zoom_K[index])
+
 
 @dataclass(frozen=True)
 class CellDecoder:

@@ -82,15 +82,13 @@ class Detector:
         picture_hw = (rgb_HW3.shape[0], rgb_HW3.shape[1])
         levels = levels_for(picture_hw, self.zooms, self.spec.templates)
         found = self.candidates(_as_tensor(rgb_HW3).to(self.runtime.device), levels)
-        kept = boxes.nms(found.boxes_K4, found.scores_K, self.nms_iou)
-        clipped_K4 = boxes.clip(found.boxes_K4[kept], picture_hw)
-        solid = boxes.area(clipped_K4) > 0
-        kept = kept[solid]
+        found = found.at(boxes.area(boxes.clip(found.boxes_K4, picture_hw)) > 0)  # what lies outside suppresses nothing
+        found = found.at(boxes.nms(found.boxes_K4, found.scores_K, self.nms_iou))
         return Detections(
-            boxes_K4=clipped_K4[solid].cpu().numpy(),
-            scores_K=found.scores_K[kept].cpu().numpy(),
-            template_K=found.template_K[kept].to(torch.int8).cpu().numpy(),
-            zoom_K=found.zoom_K[kept].cpu().numpy(),
+            boxes_K4=boxes.clip(found.boxes_K4, picture_hw).cpu().numpy(),
+            scores_K=found.scores_K.cpu().numpy(),
+            template_K=found.template_K.to(torch.int8).cpu().numpy(),
+            zoom_K=found.zoom_K.cpu().numpy(),
             zooms=tuple(level.zoom for level in levels),
             min_face_px=smallest_face_px(levels, self.spec.templates),
         )

@@ -64,17 +64,11 @@ def _counts(image_hw: tuple[int, int], align: int, halo_px: int, max_px: int) ->
     height, width = image_hw
     best: tuple[int, int, int] | None = None
     for rows in range(1, -(-height // align) + 1):
-        window_height = _window(height, rows, align, halo_px)
-        room = max_px // window_height
-        if room >= width:
-            columns = 1
-        else:
-            core = (room - 2 * halo_px) // align * align
-            if core < align:
-                continue
-            columns = -(-width // core)
-        window_width = _window(width, columns, align, halo_px)
-        total = rows * window_height * columns * window_width
+        heights = _windows(height, rows, align, halo_px)
+        columns = _fewest(width, max_px // max(heights), align, halo_px)
+        if columns is None:
+            continue
+        total = sum(heights) * sum(_windows(width, columns, align, halo_px))
         if best is not None and total >= best[0] and rows > best[1] + 8:
             break
         if best is None or total < best[0]:
@@ -84,12 +78,16 @@ def _counts(image_hw: tuple[int, int], align: int, halo_px: int, max_px: int) ->
     return best[1], best[2]
 
 
-def _window(length: int, count: int, align: int, halo_px: int) -> int:
-    """The longest window along one axis when its cores are spread over `count` tiles."""
-    if count == 1:
-        return length
-    units = -(-length // align)
-    return min(length, -(-units // count) * align + 2 * halo_px)
+def _windows(length: int, count: int, align: int, halo_px: int) -> list[int]:
+    """Lengths of the windows along one axis; those at the image's edge have a halo on one side only."""
+    return [min(length, end + halo_px) - max(0, begin - halo_px) for begin, end in _cores(length, count, align)]
+
+
+def _fewest(length: int, room: int, align: int, halo_px: int) -> int | None:
+    """The fewest tiles along one axis whose windows are no longer than `room`; None when none are."""
+    inner = (room - 2 * halo_px) // align * align
+    counts = [1, 2] if inner < align else [1, 2, -(-length // inner)]
+    return next((count for count in counts if max(_windows(length, count, align, halo_px)) <= room), None)
 
 
 def _cores(length: int, count: int, align: int) -> list[tuple[int, int]]:
