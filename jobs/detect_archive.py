@@ -27,6 +27,7 @@ from tinyface_core.archive.listing import carried_fields, list_sources
 from tinyface_core.storage import Storage
 from tinyface_core.tables.claim import Claim
 from tinyface_core.tables.output import OutputFolder, OutputState
+from tinyface_core.tables.schema import images_schema
 from to_do import find_to_do
 from work import Worked, work
 
@@ -39,25 +40,22 @@ def main(job: DetectArchive) -> int:
     started, skipped = datetime.now(UTC), Counter[str]()
     storage, candidates = Storage(job.storage.options()), CandidateFilter(job.all_files, job.include, job.exclude)
     output = OutputFolder(storage, job.output)
+    recorded = None if job.dry_run else output.check() is OutputState.OURS and output.settings()
+    carry = job.carry or tuple(recorded["carry"] if recorded else ())
     listed = list_sources(
-        job.input,
-        storage,
-        candidates,
-        carry=job.carry,
-        on_skip=lambda kind: skipped.update([kind]),
-        leave_out=[output.uri],
+        job.input, storage, candidates, carry=carry, on_skip=lambda kind: skipped.update([kind]), leave_out=[output.uri]
     )
     if job.dry_run:
         show_dry_run(listed, skipped)
         return 0
 
-    state = output.check()
     asked = asked_for(job, storage)
-    reading = Reading(storage, candidates, tuple(carried_fields(job.input, storage, job.carry)))
+    reading = Reading(storage, candidates, tuple(carried_fields(job.input, storage, carry)))
+    images_schema(reading.carried)  # refuses a carried column that has the name of ours
     sources = chain([next(listed)], listed)  # an empty input is told here, before anything starts
     with ExitStack() as stack:
         ray_session = RaySession(job.ray_address, stack)
-        if state is OutputState.OURS:
+        if recorded:
             decided = decide_as_recorded(job, asked, output, storage)
         else:
             pool = choose_pool(ray_session.cluster, job, job.device)
@@ -67,7 +65,8 @@ def main(job: DetectArchive) -> int:
         to_do = find_to_do(run, sources)
         worked = Worked()
         if to_do.units:
-            worked = work(run, to_do, choose_pool(ray_session.cluster, job, decided.runtime.device))
+            pool = choose_pool(ray_session.cluster, job, decided.runtime.device)
+            worked = work(run, to_do, pool.at_most(to_do.pictures))
         finish(run, to_do, worked, started, skipped)
     return 0
 

@@ -52,16 +52,19 @@ def finish(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Co
     run.committer.sweep(to_do.plan.names())
     facts = _facts(run, to_do, worked, started, skipped)
     run.output.write_run(facts, started)
-    report_uri = _report(run, facts) if run.job.report else None
+    report_uri = _report(run, facts, anew=worked.units > 0) if run.job.report else None
     run.claim.check()
     run.output.write_success()
     show_summary(facts, run.output.uri, report_uri)
 
 
-def _report(run: Run, facts: Mapping[str, Any]) -> str | None:
+def _report(run: Run, facts: Mapping[str, Any], *, anew: bool) -> str | None:
     """The report's uri; a report that fails must not fail a run whose tables are whole."""
+    uri = run.output.path("report.html")
     try:
-        return write_report(run.reading.storage, run.output.uri, facts)
+        if anew or run.reading.storage.stat(uri) is None:
+            write_report(run.claim.guarded(), run.output.uri, facts, input_storage=run.reading.storage)
+        return uri
     except Exception:
         log.exception("the report could not be written; the tables are whole")
         return None

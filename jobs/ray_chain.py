@@ -72,6 +72,7 @@ def configure_ray_data(block_bytes: int) -> None:
     for handler in logging.getLogger("ray.data").handlers:  # what a user needs to know, the job says itself
         if not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", category=UserWarning, module="ray.data")  # that small inputs fill no pool
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

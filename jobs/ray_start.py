@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # the job prints its own, from the commit loop
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -48,6 +48,11 @@ class Pool:
     gpus: float
     threads: int
     decoders: int
+
+    def at_most(self, detectors: int) -> Pool:
+        """This pool with no more detectors than there are pictures."""
+        most = max(1, detectors)
+        return replace(self, smallest=min(self.smallest, most), largest=min(self.largest, most))
 
 
 @contextmanager

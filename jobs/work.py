@@ -75,7 +75,7 @@ def work(run: Run, to_do: ToDo, pool: Pool) -> Worked:
 def _told(pool: Pool) -> str:
     count = f"{pool.smallest}" if pool.smallest == pool.largest else f"{pool.smallest} to {pool.largest}"
     share = f"{pool.gpus:g} GPU" if pool.gpus else f"{pool.threads} CPU"
-    return f"{count} detectors of {share} each"
+    return f"{count} detector{'s' if pool.largest > 1 else ''} of {share} each"
 
 
 @dataclass
