@@ -157,6 +157,7 @@ def job_app(name: str, about: str) -> App:
 def run_job(app: App, tokens: list[str] | None = None) -> int:
     """Runs a job and gives its exit code; errors are one sentence on stderr, never a traceback for a user's mistake."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("aiobotocore").setLevel(logging.WARNING)
     logging.captureWarnings(True)
     tokens = list(sys.argv[1:] if tokens is None else tokens)
     try:

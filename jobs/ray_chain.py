@@ -20,10 +20,10 @@ GPU_BATCH = 32
 STALLED_S = 3600  # a chain in which nothing moves for so long has failed; a 20,000 x 20,000 picture takes a fraction
 
 
-def faces_in(work: Sequence[pa.Table], reading: Reading, detecting: Detecting, pool: Pool) -> Dataset:
+def faces_in(work: Sequence[dict[str, bytes]], reading: Reading, detecting: Detecting, pool: Pool) -> Dataset:
     """Rows of work -> one row a picture, in no order, some maybe twice, blocks of a dying actor maybe missing.
 
-    work: tables of ray_stages.work_row; each is read by one task, and what it reads is spread over all detectors in
+    work: of ray_stages.work_item; each is read by one task, and what it reads is spread over all detectors in
     blocks of reading.block_bytes.
     """
     configure_ray_data(reading.block_bytes)
@@ -33,9 +33,9 @@ def faces_in(work: Sequence[pa.Table], reading: Reading, detecting: Detecting, p
         return _chain(work, reading, detecting, pool)
 
 
-def _chain(work: Sequence[pa.Table], reading: Reading, detecting: Detecting, pool: Pool) -> Dataset:
+def _chain(work: Sequence[dict[str, bytes]], reading: Reading, detecting: Detecting, pool: Pool) -> Dataset:
     return (
-        ray.data.from_arrow(list(work))
+        ray.data.from_items(list(work), override_num_blocks=len(work))
         .map_batches(
             read_units,
             batch_size=None,

@@ -62,15 +62,21 @@ class Detecting:
     decoders: int = 1
 
 
-def work_row(unit: Unit, carried: tuple[pa.Field, ...], only: frozenset[int] | None = None) -> pa.Table:
-    """One row of work: a unit, or some of its records (`only`: their indexes)."""
+def work_item(unit: Unit, carried: tuple[pa.Field, ...], only: frozenset[int] | None = None) -> dict[str, bytes]:
+    """One item of work: a unit, or some of its records (`only`: their indexes). Packed: from_items keeps no types."""
     wanted = pa.array([None if only is None else sorted(only)], pa.list_(pa.int32()))
-    return pa.table(unit_rows([unit], carried)).append_column("only", wanted)
+    row = pa.table(unit_rows([unit], carried)).append_column("only", wanted)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, row.schema) as stream:
+        stream.write_table(row)
+    return {"work": sink.getvalue().to_pybytes()}
 
 
 def read_units(work: pa.Table, reading: Reading) -> Iterator[pa.Table]:
-    """Rows of work -> records, in tables of about block_bytes; each unit ends with its marker."""
-    for unit, only in zip(units_from(work), work["only"].to_pylist(), strict=True):
+    """Items of work -> records, in tables of about block_bytes; each unit ends with its marker."""
+    for packed in work["work"].to_pylist():
+        row = pa.ipc.open_stream(packed).read_all()
+        (unit,), (only,) = units_from(row), row["only"].to_pylist()
         held: list[Record | UnitEnd] = []
         held_bytes = 0
         wanted = None if only is None else frozenset(only)

@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import GetTimeoutError, NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from ray_chain import STALLED_S, faces_in, rows_from
-from ray_stages import DetectFaces, Detecting, Reading, read_units, work_row
+from ray_stages import DetectFaces, Detecting, Reading, read_units, work_item
 from ray_start import Pool
 from tinyface_core.archive.record import Kind, Record, Unit, UnitEnd, image_id_of
 from tinyface_core.errors import ErrorClass, PictureError, Stage, StopRun
@@ -55,7 +55,7 @@ class Settling:
             yield from self._alone(units[name], indexes, collector)
 
     def _through_chain(self, units: Mapping[str, Unit], wanted: Wanted, collector: UnitCollector) -> Iterator[Whole]:
-        work = [work_row(units[name], self.reading.carried, indexes) for name, indexes in wanted.items()]
+        work = [work_item(units[name], self.reading.carried, indexes) for name, indexes in wanted.items()]
         one_a_block = replace(self.reading, block_bytes=1)
         for table in rows_from(faces_in(work, one_a_block, self.detecting, self.pool)):
             yield from collector.add(table)
@@ -105,7 +105,8 @@ def missing_in(units: Mapping[str, Unit], collector: UnitCollector) -> dict[str,
 
 def read_alone(unit: Unit, only: frozenset[int], reading: Reading) -> pa.Table:
     """The records of one unit at these indexes, and its end."""
-    return pa.concat_tables(read_units(work_row(unit, reading.carried, only), reading))
+    work = pa.Table.from_pylist([work_item(unit, reading.carried, only)])
+    return pa.concat_tables(read_units(work, reading))
 
 
 def detect_alone(records: pa.Table, detecting: Detecting) -> pa.Table:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from prepare import Run
 from ray_chain import faces_in, rows_from
 from ray_progress import RunProgress
-from ray_stages import work_row
+from ray_stages import work_item
 from ray_start import Pool
 from settle import Settling, Wanted
 from tinyface_core.archive.record import Unit
@@ -109,7 +109,7 @@ class CommitLoop:
     def _work_window(self, units: dict[str, Unit], suspects: Wanted) -> None:
         collector = UnitCollector()
         settling = self.settling
-        work = [work_row(unit, settling.reading.carried) for name, unit in units.items() if name not in suspects]
+        work = [work_item(unit, settling.reading.carried) for name, unit in units.items() if name not in suspects]
         if work:
             for table in rows_from(faces_in(work, settling.reading, settling.detecting, settling.pool)):
                 for whole in collector.add(table):

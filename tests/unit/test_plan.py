@@ -347,7 +347,11 @@ def test_the_files_of_a_plan_are_read_by_any_parquet_reader(tmp_path: Path) -> N
 def test_take_gives_whole_units_until_the_limit_is_reached() -> None:
     loose = [Unit((picture("a.jpg"), picture("b.jpg"))), Unit((picture("c.jpg"), picture("d.jpg")))]
     bounded, unknown = Unit((archive("x.zip"),), 10, 15), Unit((archive("y.zip"),), 15, None)
-    assert [expected_pictures(unit) for unit in [*loose, bounded, unknown]] == [2, 2, 5, 1000]
+    assert [expected_pictures(unit) for unit in [*loose, bounded]] == [2, 2, 5]
+    sized = replace(archive("y.tar"), size_bytes=3_000_000_000)
+    assert expected_pictures(Unit((sized,), 0, None)) == 20_000
+    assert expected_pictures(Unit((sized,), 15, None)) == 1000
+    assert expected_pictures(unknown) == 1
     assert list(take(loose, None)) == loose
     assert list(take(loose, 0)) == []
     assert list(take(loose, 2)) == loose[:1]

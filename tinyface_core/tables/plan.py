@@ -24,7 +24,8 @@ from tinyface_core.tables.plan_diff import PlanDiff
 from tinyface_core.tables.plan_files import PlanFiles
 from tinyface_core.tables.plan_rows import units_from
 
-UNKNOWN_PICTURES = 1000  # what a unit counts as whose archive does not tell how many it holds
+TYPICAL_BYTES = 150_000  # of a picture, to guess how many an archive holds that does not tell
+LAST_RANGE = 1000  # at most, of an archive that was split: its size is that of all ranges
 
 Cut = Callable[[Iterable[Source]], Iterable[Unit]]
 
@@ -173,7 +174,10 @@ def expected_pictures(unit: Unit) -> int:
     """How many pictures the unit counts as before it is read: known for loose pictures and bounded ranges."""
     if unit.sources and unit.sources[0].kind == Kind.PICTURE:
         return len(unit.sources)
-    return UNKNOWN_PICTURES if unit.stop is None else unit.stop - (unit.start or 0)
+    if unit.stop is not None:
+        return unit.stop - (unit.start or 0)
+    guess = max(1, sum(source.size_bytes or 0 for source in unit.sources) // TYPICAL_BYTES)
+    return min(guess, LAST_RANGE) if unit.start else guess
 
 
 def take(units: Iterable[Unit], limit: int | None) -> Iterator[Unit]:
