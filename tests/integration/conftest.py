@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from unittest import mock
 
 import pytest
 
+from tests.integration.job_pictures import save_model
+from tests.integration.ray_head import FAULTS, RayHead
 from tests.integration.s3_server import S3Server
 
 
@@ -22,3 +25,18 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def bucket(s3_server: S3Server) -> str:
     """The name of a bucket of the test's own."""
     return s3_server.new_bucket()
+
+
+@pytest.fixture(scope="session")
+def ray_head(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
+    """A Ray of two CPUs for jobs to join; its workers read the S3 server, and fail when a picture says so."""
+    notes = tmp_path_factory.mktemp("notes")
+    faults = {"PYTHONPATH": str(FAULTS), "TINYFACE_TEST_NOTES": str(notes)}
+    with RayHead(cpus=2, variables=s3_server.environment() | faults) as head:
+        yield head
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint that fires."""
+    return save_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")

@@ -1,0 +1,105 @@
+"""Faults for the tests of the job: real deaths, in the processes that users have. Python imports this at its start.
+
+On PYTHONPATH of a Ray head (its workers, and their decoding children) and of a driver. Nothing happens unless asked:
+
+- by a picture: its first pixel names a fault of the detector (`DEADLY`), a marker in its bytes one of the decoder
+  (`tinyface-fault:crash`, `:hang`, `:eat`);
+- by TINYFACE_TEST_KILL=detections:3 in a driver's environment: its process group dies as the third detections file
+  was written, before the images file (`images:3`: after the third commit);
+- with TINYFACE_TEST_NOTES=folder each picture that a detector takes is a line `width height` in folder/<pid>.
+"""
+
+import importlib.util
+import os
+import signal
+import sys
+import threading
+import time
+
+DEADLY = {(250, 1, 2): signal.SIGKILL, (250, 1, 3): signal.SIGSEGV}
+RAISES = (250, 1, 4)
+MARKER = b"tinyface-fault:"
+
+
+def break_detector(module):
+    detect = module.Detector.__call__
+
+    def broken(self, rgb_HW3):
+        pixel = tuple(int(value) for value in rgb_HW3[0, 0])
+        if "TINYFACE_TEST_NOTES" in os.environ:
+            with open(os.path.join(os.environ["TINYFACE_TEST_NOTES"], str(os.getpid())), "a") as notes:
+                notes.write(f"{rgb_HW3.shape[1]} {rgb_HW3.shape[0]}\n")
+        if pixel in DEADLY:
+            os.kill(os.getpid(), DEADLY[pixel])
+            time.sleep(60)  # the signal comes to the process, not to this line
+        if pixel == RAISES:
+            raise RuntimeError("a detector that fails on this picture")
+        return detect(self, rgb_HW3)
+
+    module.Detector.__call__ = broken
+
+
+def break_decoder(module):
+    if "tinyface_core.picture.child" not in sys.orig_argv:
+        return
+    decode = module._decode
+
+    def broken(data, header, limits):
+        _, marker, fault = data.partition(MARKER)
+        if marker and fault.startswith(b"crash"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if marker and fault.startswith(b"hang"):
+            time.sleep(3600)
+        if marker and fault.startswith(b"eat"):
+            bytearray(20 << 30)
+        return decode(data, header, limits)
+
+    module._decode = broken
+
+
+def kill_at(module):
+    table, _, number = os.environ.get("TINYFACE_TEST_KILL", "").partition(":")
+    if not table:
+        return
+    write, counted, written = module.Storage.write, threading.Lock(), [0]
+
+    def deadly(self, uri, data):
+        write(self, uri, data)
+        if f"/{table}/part-" in uri:
+            with counted:
+                written[0] += 1
+                if written[0] == int(number):
+                    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    module.Storage.write = deadly
+
+
+BROKEN = {
+    "tinyface_core.detect.detector": break_detector,
+    "tinyface_core.picture.decode": break_decoder,
+    "tinyface_core.storage": kill_at,
+}
+
+
+class Breaker:
+    """Finds modules as Python does, and breaks those of BROKEN right after their code has run."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in BROKEN:
+            return None
+        sys.meta_path.remove(self)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            sys.meta_path.insert(0, self)
+        run = spec.loader.exec_module
+
+        def run_and_break(module):
+            run(module)
+            BROKEN[name](module)
+
+        spec.loader.exec_module = run_and_break
+        return spec
+
+
+sys.meta_path.insert(0, Breaker())

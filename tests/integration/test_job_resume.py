@@ -1,0 +1,176 @@
+"""A run that is killed, and the same command again: each picture exactly once, nothing worked twice, nothing left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tests.integration.job_pictures import cloud
+from tests.integration.job_runs import Ended, Job, Tables, everything_in
+from tests.integration.ray_head import RayHead
+from tests.unit.archives import tar_bytes
+from tinyface_core.storage import Storage
+from tinyface_core.tables.claim import Claim
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
+
+LOOSE, IN_TAR, UNIT = 61, 11, 8
+UNITS = 9  # 61 loose pictures in eighths, and the tar
+PICTURES = LOOSE + IN_TAR
+
+
+@dataclass(frozen=True)
+class Story:
+    """A finished output, and how it came to be. skipped: units that the last run found committed."""
+
+    folder: Path
+    environment: dict[str, str]
+    options: tuple[str, ...]
+    last: Ended
+    skipped: int
+
+    def again(self, *more: str, environment: dict[str, str] | None = None) -> Ended:
+        """The same command once more."""
+        return Job(self.folder / "log", environment or self.environment, *self.options, *more, cwd=self.folder).wait()
+
+    def copied(self, folder: Path) -> Story:
+        """The same with an output of its own, for a test that changes it."""
+        shutil.copytree(self.folder / "out", folder / "out")
+        options = [str(folder / "out") if option == "out" else option for option in self.options]
+        return Story(self.folder, self.environment, tuple(options), self.last, self.skipped)
+
+    @property
+    def tables(self) -> Tables:
+        return Tables(self.folder / self.options[self.options.index("--output") + 1])
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead, model: Path) -> Story:
+    """72 pictures in 9 units. Killed from outside at 1 and 3 commits and between two files of a commit; then done."""
+    folder = tmp_path_factory.mktemp("resume")
+    (folder / "in").mkdir()
+    for number in range(LOOSE):
+        (folder / "in" / f"{number:02}.jpg").write_bytes(cloud(number))
+    members = [(f"{number:02}.jpg", cloud(100 + number)) for number in range(IN_TAR)]
+    (folder / "in" / "shard.tar").write_bytes(tar_bytes(members))
+    fixed = ("--output", "out", "--model", str(model), "--zooms", "0.5", "--unit-pictures", str(UNIT), "--no-report")
+    options, environment, tables = ("--input", "in", *fixed), ray_head.environment, Tables(folder / "out")
+
+    done = 0
+    for at_least in (1, 3):
+        job = Job(folder / "log", environment, *options, cwd=folder)
+        job.wait_until(lambda least=at_least: len(tables.committed()) >= least, f"{at_least} units are committed")
+        assert job.kill().code == 128 + signal.SIGKILL
+        assert f"{done} of {UNITS} units are committed" in job.said() or not done
+        done = len(tables.committed())
+        assert at_least <= done < UNITS
+    deadly = environment | {"TINYFACE_TEST_KILL": "detections:1"}
+    assert Job(folder / "log", deadly, *options, cwd=folder).wait().code == 128 + signal.SIGKILL
+    assert len(tables.committed()) >= done
+    assert len(list((folder / "out" / "detections").glob("*.parquet"))) > len(tables.committed())
+    assert not (folder / "out" / "_SUCCESS").exists()
+
+    done, written = len(tables.committed()), everything_in(folder / "out" / "images")
+    last = Job(folder / "log", environment, *options, cwd=folder).wait().expect(0)
+    assert written.items() <= everything_in(folder / "out" / "images").items(), "a committed unit was written again"
+    return Story(folder, environment, options, last, done)
+
+
+def check_whole(tables: Tables, pictures: int = PICTURES) -> None:
+    """Exact counts, no doubles, valid: an orphan in detections/ is a violation too."""
+    assert len(tables.statuses()) == pictures == tables.run_facts["output"]["pictures"]
+    assert set(tables.statuses().values()) == {"ok"}
+    assert tables.whole()
+    tables.validated()
+
+
+def test_kills_between_commits_and_within_one_lose_and_double_nothing(story: Story) -> None:
+    check_whole(story.tables)
+    assert f"{story.skipped} of {UNITS} units are committed under these settings: skipped" in story.last.err
+    worked = {"planned": UNITS, "committed_before": story.skipped, "worked": UNITS - story.skipped}
+    assert story.tables.run_facts["units"] == worked
+
+
+def test_a_finished_run_again_starts_no_ray_and_sweeps_orphans(story: Story, tmp_path: Path) -> None:
+    """The cluster of RAY_ADDRESS is not there, and is not missed; files that no record names go, the others stay."""
+    mine = story.copied(tmp_path)
+    before = everything_in(mine.tables.folder / "images") | everything_in(mine.tables.folder / "detections")
+    some = next((mine.tables.folder / "detections").iterdir())
+    shutil.copy(some, some.with_name(f"{some.stem[:-32]}{'0' * 32}.parquet"))
+    shutil.copy(some, some.with_name(f"part-{'1' * 32}-{'2' * 32}.parquet"))
+    shutil.copy(some, some.with_name(f".{some.name}.{'3' * 32}.tmp"))
+    run = mine.again(environment=mine.environment | {"RAY_ADDRESS": "127.0.0.1:1"}).expect(0)
+    assert f"{UNITS} of {UNITS} units are committed under these settings: skipped" in run.err
+    assert everything_in(mine.tables.folder / "images") | everything_in(mine.tables.folder / "detections") == before
+    assert mine.tables.run_facts["this_run"]["pictures"] == 0
+    check_whole(mine.tables)
+
+
+def test_new_pictures_changed_ones_and_another_input_are_worked_and_nothing_else(story: Story, tmp_path: Path) -> None:
+    """A changed loose picture is redone with its unit and its rows are replaced; a new tar elsewhere is added."""
+    mine = story.copied(tmp_path)
+    (tmp_path / "more.tar").write_bytes(tar_bytes([("a.jpg", cloud(300)), ("b.jpg", cloud(301))]))
+    changed, new = story.folder / "in" / "09.jpg", story.folder / "in" / "99.jpg"
+    before, times = changed.read_bytes(), changed.stat()
+    sha = dict(mine.tables.query("SELECT uri, sha256 FROM IMAGES WHERE member IS NULL"))
+    try:
+        changed.write_bytes(cloud(302))
+        new.write_bytes(cloud(303))
+        run = mine.again("--input", str(tmp_path / "more.tar")).expect(0)
+    finally:
+        new.unlink()
+        changed.write_bytes(before)
+        os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert "sources: 2 new, 1 changed, 61 as before" in run.err
+    facts = mine.tables.run_facts
+    assert facts["units"] == {"planned": UNITS + 2, "committed_before": UNITS - 1, "worked": 3}
+    assert facts["this_run"]["pictures"] == UNIT + 1 + 2
+    check_whole(mine.tables, PICTURES + 3)
+    now = dict(mine.tables.query("SELECT uri, sha256 FROM IMAGES WHERE member IS NULL"))
+    assert {uri for uri, hash_ in now.items() if sha.get(uri) != hash_} == {f"file://{changed}", f"file://{new}"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("--min-score", "0.9", "was made with min_score = 0.5, --min-score asks for 0.9"),
+        ("--zooms", "1", "was made with zooms = 0.5, --zooms asks for 1.0"),
+        ("--max_pixels", "1000", "was made with max_pixels = 500000000, --max-pixels asks for 1000"),
+        ("--model", "hr-mobilenetv2", "was made with model = mobilenet_v2, --model asks for hr-mobilenetv2"),
+    ],
+)
+def test_other_settings_are_refused_by_name_and_change_nothing(
+    story: Story, tmp_path: Path, option: str, value: str, named: str
+) -> None:
+    mine = story.copied(tmp_path)
+    before = everything_in(mine.tables.folder)
+    options = list(mine.options)
+    if option in options:
+        options[options.index(option) + 1] = value
+    else:
+        options += [option, value]
+    run = replace(mine, options=tuple(options)).again().expect(2)
+    assert named in run.err
+    assert "Traceback" not in run.err
+    assert everything_in(mine.tables.folder) == before
+
+
+def test_an_output_that_another_driver_holds_is_left_to_it(story: Story, tmp_path: Path) -> None:
+    """Exit code 1, since waiting helps; the message names the holder, which is this test."""
+    mine = story.copied(tmp_path)
+    before = everything_in(mine.tables.folder)
+    with Claim(Storage(), f"file://{mine.tables.folder}"):
+        run = mine.again().expect(1)
+        now = everything_in(mine.tables.folder)
+    assert f"pid {os.getpid()}" in run.err
+    assert "Traceback" not in run.err
+    assert {name for name in now.keys() | before.keys() if now.get(name) != before.get(name)} <= claims_of(now)
+
+
+def claims_of(seen: dict[str, tuple[int, int]]) -> set[str]:
+    return {name for name in seen if name.startswith("_run/claims")}

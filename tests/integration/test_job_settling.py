@@ -1,0 +1,94 @@
+"""Pictures that kill: detectors that die by SIGKILL and SIGSEGV, decoders that crash, hang and eat memory.
+
+Each harms itself alone: its row says what happened, all others have their faces, and the run ends with 0. The deaths
+are real (tests/faults): nothing in the job knows that this is a test.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.integration.job_pictures import cloud, deadly, faulty
+from tests.integration.job_runs import Ended, Job, Tables
+from tests.integration.ray_head import RayHead
+from tests.unit.archives import tar_bytes
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(1500)]
+
+SIGKILLED, SIGSEGVED, RAISED = (250, 1, 2), (250, 1, 3), (250, 1, 4)
+BAD = {
+    "in/03 killed.png": deadly(SIGKILLED),
+    "in/05 segfault.png": deadly(SIGSEGVED),
+    "in/07 raises.png": deadly(RAISED),
+    "in/08 crash.jpg": faulty("crash"),
+    "in/09 hang.jpg": faulty("hang"),
+    "in/11 eat.jpg": faulty("eat"),
+}
+WANTED = {
+    "in/03 killed.png": ("detect", "internal"),
+    "in/05 segfault.png": ("detect", "internal"),
+    "in/07 raises.png": ("detect", "internal"),
+    "in/08 crash.jpg": ("decode", "decoder_crashed"),
+    "in/09 hang.jpg": ("decode", "timed_out"),
+    "in/11 eat.jpg": ("decode", "out_of_memory"),
+    "in/shard.tar::b killed.png": ("detect", "internal"),
+}
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead, model: Path) -> tuple[Tables, str, Ended]:
+    """(output, what the first run said, the second run).
+
+    One unit of loose pictures with six bad ones, and a tar with one. The first run is killed, driver and all, when it
+    has seen that the deadly ones need a process of their own; the second is the same command again.
+    """
+    folder = tmp_path_factory.mktemp("settle")
+    (folder / "in").mkdir()
+    for name, data in BAD.items():
+        (folder / name).write_bytes(data)
+    for number in range(13):
+        (folder / "in" / f"{number:02} good.jpg").write_bytes(cloud(number))
+    members = [("a.jpg", cloud(50)), ("b killed.png", deadly(SIGKILLED)), ("c.jpg", cloud(51))]
+    (folder / "in" / "shard.tar").write_bytes(tar_bytes(members))
+    options = ["--input", "in", "--output", "out", "--model", str(model), "--zooms", "0.5", "--decode-timeout", "4"]
+
+    first = Job(folder / "log", ray_head.environment, *options, cwd=folder)
+    first.wait_until(lambda: "in a process of its own" in first.said(), "a picture is tried alone")
+    assert first.kill().code == 128 + signal.SIGKILL
+    attempts = [json.loads(path.read_text()) for path in (folder / "out" / "_run" / "attempts").glob("*.json")]
+    assert sorted(len(counts) for counts in attempts) == [1, 2], "of each unit its deadly pictures are remembered"
+    second = Job(folder / "log", ray_head.environment, *options, cwd=folder).wait().expect(0)
+    return Tables(folder / "out").validated(), first.said(), second
+
+
+def test_a_deadly_picture_is_one_error_row_and_harms_no_neighbour(settled: tuple[Tables, str, Ended]) -> None:
+    tables, _, _ = settled
+    assert tables.whole()
+    sql = "SELECT uri, member, error_stage, error_class, error_message FROM IMAGES WHERE status = 'error'"
+    prefix = f"file://{tables.folder.parent}/"
+    errors = {
+        uri.removeprefix(prefix) + (f"::{member}" if member else ""): (stage, error_class)
+        for uri, member, stage, error_class, message in tables.query(sql)
+        if message
+    }
+    assert errors == WANTED
+    good = {name: status for name, status in tables.statuses().items() if name not in WANTED}
+    assert good == {f"in/{number:02} good.jpg": "ok" for number in range(13)} | {
+        "in/shard.tar::a.jpg": "ok",
+        "in/shard.tar::c.jpg": "ok",
+    }
+
+
+def test_what_an_earlier_run_saw_dying_goes_straight_to_a_process_of_its_own(
+    settled: tuple[Tables, str, Ended],
+) -> None:
+    """No detector of the pool dies again: what is remembered is tried alone before anything else, then forgotten."""
+    tables, first, second = settled
+    assert "what they lack is tried again, one picture a block" in first
+    alone = [line for line in second.err.splitlines() if "in a process of its own" in line]
+    assert len(alone) == 3
+    assert not list((tables.folder / "_run" / "attempts").glob("*.json"))
