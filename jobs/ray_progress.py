@@ -1,4 +1,4 @@
-"""Progress that a person can read, from the commit loop: what is committed is what is done.
+"""Progress that a person can read: what came out of the detectors, and how much of it is committed.
 
 A bar in a terminal; a line every ten seconds in plain logs.
 """
@@ -11,6 +11,8 @@ import time
 from types import TracebackType
 from typing import Self
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -22,18 +24,24 @@ LOG_EVERY_S = 10.0
 
 
 class RunProgress:
-    """Counts of this run. rate and time left are over the time since work began, start-up not counted."""
+    """Counts of this run. Rate and time left are taken from the first block on: start-up is not counted.
 
-    def __init__(self, expected_pictures: int) -> None:
-        self.expected = expected_pictures
+    expected: pictures that there are to work, corrected as units tell how many they hold. pictures, faces, errors:
+    committed. seen: rows that came out of the detectors, committed or not.
+    """
+
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
         self.pictures = self.faces = self.errors = 0
-        self._began = self._logged = time.monotonic()
-        console = Console(stderr=True)
+        self._seen = self._seen_faces = self._seen_errors = 0
+        self._began: float | None = None
+        self._first = 0  # rows of the first block, whose time nobody knows
+        self._logged = time.monotonic()
         self._bar: Progress | None = None
         if sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, TextColumn("{task.fields[said]}"), console=console)
-            self._task = self._bar.add_task("pictures", total=expected_pictures or None, said="")
+            self._bar = Progress(*columns, TextColumn("{task.fields[said]}"), console=Console(stderr=True))
+            self._task = self._bar.add_task("pictures", total=expected or None, said="")
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -43,6 +51,16 @@ class RunProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._bar:
             self._bar.stop()
+
+    def came(self, rows: pa.Table) -> None:
+        """Takes a block of rows in, as the chain gives it."""
+        is_error = pc.equal(rows["status"], "error")
+        self._seen += len(rows) - rows["status"].null_count  # the markers between the pictures have none
+        self._seen_errors += pc.sum(is_error).as_py() or 0
+        self._seen_faces += pc.sum(rows["num_faces"]).as_py() or 0
+        if self._began is None:
+            self._began, self._first = time.monotonic(), self._seen
+        self.say()
 
     def committed(self, totals: UnitTotals, expected: int) -> None:
         """Takes one unit's counts in; expected: the pictures that it was thought to hold."""
@@ -54,20 +72,22 @@ class RunProgress:
 
     def say(self, *, now: bool = False) -> None:
         """Updates the bar, or logs a line when one is due."""
+        done = max(self.pictures, min(self._seen, self.expected))  # a replayed block is seen twice
         if self._bar:
-            self._bar.update(self._task, completed=self.pictures, total=self.expected or None, said=self._rates())
+            self._bar.update(self._task, completed=done, total=self.expected or None, said=self._told(done))
         elif now or time.monotonic() - self._logged >= LOG_EVERY_S:
             self._logged = time.monotonic()
-            log.info("%s of about %s pictures, %s", f"{self.pictures:,}", f"{self.expected:,}", self._rates())
+            log.info("%s of about %s pictures, %s", f"{done:,}", f"{self.expected:,}", self._told(done))
 
-    @property
-    def pictures_per_s(self) -> float:
-        return self.pictures / max(1e-9, time.monotonic() - self._began)
-
-    def _rates(self) -> str:
-        rate = self.pictures_per_s
-        left = f"{_clock((self.expected - self.pictures) / rate)} left" if rate else "time left unknown yet"
-        return f"{rate:.2f} pictures/s, {self.faces:,} faces, {self.errors:,} errors, {left}"
+    def _told(self, done: int) -> str:
+        faces, errors = max(self.faces, self._seen_faces), max(self.errors, self._seen_errors)
+        counts = f"{faces:,} faces, {errors:,} errors, {self.pictures:,} committed"
+        if self._began is None:
+            return f"{counts}, waiting for the first picture"
+        rate = (done - self._first) / max(1e-3, time.monotonic() - self._began)
+        if rate <= 0:
+            return counts
+        return f"{rate:.2f} pictures/s, {counts}, {_clock((self.expected - done) / rate)} left"
 
 
 def _clock(seconds: float) -> str:

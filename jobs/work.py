@@ -112,9 +112,9 @@ class CommitLoop:
         work = [work_item(unit, settling.reading.carried) for name, unit in units.items() if name not in suspects]
         if work:
             for table in rows_from(faces_in(work, settling.reading, settling.detecting, settling.pool)):
+                self.progress.came(table)
                 for whole in collector.add(table):
                     self._commit(units, *whole)
-                self.progress.say()
         for whole in settling.settle(units, collector, suspects):
             self._commit(units, *whole)
 
