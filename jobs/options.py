@@ -109,6 +109,8 @@ class DetectArchive:
     "Stop with exit code 3 above this share of error rows, judged from the 200th picture on."
     ray_address: Annotated[str | None, Parameter(group=_RUN)] = None
     "Cluster to join (else RAY_ADDRESS, else one that runs here); `local` always starts one."
+    config: Annotated[Path | None, Parameter(group=_RUN)] = None
+    "YAML file with any of these options; the command line wins."
     report: Annotated[bool, Parameter(group=_WRITE)] = True
     "Write report.html at the end."
     storage: StorageFlags = StorageFlags()
@@ -183,7 +185,7 @@ def _plain(text: str) -> str:
 
 
 def _config_file(tokens: list[str]) -> list[Callable[..., Any]]:
-    """Takes `--config FILE` out of the tokens; gives what cyclopts reads the values from."""
+    """Takes `--config FILE`, which any job has, out of the tokens; gives what cyclopts reads the values from."""
     for position, token in enumerate(tokens):
         option, equals, value = token.partition("=")
         if option != "--config":
