@@ -1,6 +1,6 @@
 """Does every archive form give the same detections? Loose files, tar, zip and Parquet, on disk and on S3.
 
-    python benchmarks/archive_forms.py --pictures DIR --work FOLDER [--zooms 0.5 1] [--json FILE]
+    python benchmarks/archive_forms.py --pictures DIR --work FOLDER [--zooms 0.5 1] [--json-file FILE]
 
 Makes the four forms from a folder of pictures, runs jobs/detect_archive.py on each, on disk and through a SeaweedFS
 server that it starts, and compares the tables by the pictures' sha256. Prints a Markdown table; exits 1 if any
@@ -20,13 +20,13 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import s3fs
-from cyclopts import App
+from cyclopts import App, Parameter
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARDS = 3
@@ -152,7 +152,13 @@ def measure(
 
 
 @app.default
-def main(*, pictures: Path, work: Path, zooms: list[str] | None = None, json_file: Path | None = None) -> int:
+def main(
+    *,
+    pictures: Path,
+    work: Path,
+    zooms: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    json_file: Path | None = None,
+) -> int:
     """Compare the forms.
 
     Parameters

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -62,13 +63,9 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
     Raises:
         ResourceError: no cluster at the address that was asked for.
     """
+    _check_answers(address or os.environ.get("RAY_ADDRESS"))
     try:
-        context = ray.init(address=address, logging_level=logging.WARNING, include_dashboard=False)
-    except ValueError:  # include_dashboard is refused when a cluster is joined
-        try:
-            context = ray.init(address=address, logging_level=logging.WARNING)
-        except ConnectionError as error:
-            raise ResourceError(f"--ray-address {address}: no Ray cluster answers there ({error}).") from error
+        context = ray.init(address=address, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise ResourceError(f"no Ray cluster answers at {address or 'RAY_ADDRESS'}: {error}") from error
     try:
@@ -80,6 +77,20 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
         yield cluster
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str | None) -> None:
+    """Ray itself tries a silent address for minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if not colon or not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ResourceError(
+            f"--ray-address {address}: no Ray cluster answers there ({error}). Give the address that `ray status` "
+            "works with, or `local` to start one here."
+        ) from error
 
 
 def choose_pool(cluster: Cluster, job: DetectArchive, device: str) -> Pool:
