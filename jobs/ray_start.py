@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 READER_CPUS = 0.1  # a reader waits for the network most of the time; actors take the rest of each CPU
 ACTOR_SHARE = 1 - READER_CPUS
+ANSWER_S = 10.0  # within which a cluster takes a connection
 GROW_S = 600.0  # how long an autoscaler may take to bring what is missing
 
 
@@ -64,16 +65,18 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
         ResourceError: no cluster at the address that was asked for.
     """
     _check_answers(address or os.environ.get("RAY_ADDRESS"))
+    where = _joinable(address)
     try:
-        context = ray.init(address=address, logging_level=logging.WARNING)
+        only_local = {"include_dashboard": False} if where == "local" else {}
+        context = ray.init(address=where, logging_level=logging.WARNING, **only_local)
     except ConnectionError as error:
-        raise ResourceError(f"no Ray cluster answers at {address or 'RAY_ADDRESS'}: {error}") from error
+        raise ResourceError(f"no Ray cluster answers at {where}: {error}") from error
     try:
         found = ray.cluster_resources()
         own = ray._private.worker._global_node is not None and ray._private.worker._global_node.head
         cluster = Cluster(found.get("CPU", 0.0), found.get("GPU", 0.0), own)
-        where = "a local Ray" if own else f"the Ray cluster at {context.address_info['gcs_address']}"
-        log.info("%s: %g CPUs, %g GPUs", where, cluster.cpus, cluster.gpus)
+        told = "a local Ray" if own else f"the Ray cluster at {context.address_info['gcs_address']}"
+        log.info("%s: %g CPUs, %g GPUs", told, cluster.cpus, cluster.gpus)
         yield cluster
     finally:
         ray.shutdown()
@@ -90,6 +93,27 @@ def _check_answers(address: str | None) -> None:
         raise ResourceError(
             f"--ray-address {address}: no Ray cluster answers there ({error}). Give the address that `ray status` "
             "works with, or `local` to start one here."
+        ) from error
+
+
+def _joinable(address: str | None) -> str:
+    """Where there is a Ray to join, else `local`; as ray.init decides, which then tries for minutes what is not there."""
+    asked = address or os.environ.get("RAY_ADDRESS") or None
+    if asked == "local" or "://" in (asked or ""):
+        return str(asked)
+    try:
+        found = ray._private.services.canonicalize_bootstrap_address(asked)
+        if found is None:
+            return "local"
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+        return str(found)
+    except (OSError, ValueError) as error:
+        if asked is None:  # a Ray that was started on this machine, and did not end well
+            return "local"
+        raise ResourceError(
+            f"no Ray cluster answers at {asked} ({error}). Check --ray-address or RAY_ADDRESS, "
+            "or give --ray-address local."
         ) from error
 
 
