@@ -135,6 +135,8 @@ class DetectArchive:
         for name, value, good, needed in checks:
             if not good:
                 raise SettingsError(f"{name} {value}: needs a number {needed}.")
+        self.levels()
+        self.actor_range()
 
     def levels(self) -> tuple[float, ...] | Literal["adaptive"] | None:
         """The zooms that were asked for; None: none were. Raises SettingsError for what is no zoom."""
@@ -149,6 +151,19 @@ class DetectArchive:
         if not all(0 < zoom <= 8 for zoom in levels):
             raise SettingsError(f"--zooms {' '.join(self.zooms)}: give numbers above 0 and up to 8, or `adaptive`.")
         return levels
+
+    def actor_range(self) -> tuple[int, int] | None:
+        """How many detectors, least and most; None: as many as there is room for. Raises SettingsError."""
+        if self.actors is None:
+            return None
+        low, _, high = self.actors.partition("..")
+        try:
+            smallest, largest = int(low), int(high or low)
+        except ValueError:
+            smallest = largest = 0
+        if not 1 <= smallest <= largest:
+            raise SettingsError(f"--actors {self.actors}: give a number from 1 on, as 4, or a range, as 2..16.")
+        return smallest, largest
 
 
 def job_app(name: str, about: str) -> App:

@@ -21,7 +21,7 @@ import ray
 from options import DetectArchive
 from signals import ending_on_sigterm
 from tinyface_core.detect.runtime import Device, Precision, Runtime, choose_runtime
-from tinyface_core.errors import ResourceError, SettingsError
+from tinyface_core.errors import ResourceError
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _check_answers(address: str | None) -> None:
 
 
 def _joinable(address: str | None) -> str:
-    """Where there is a Ray to join, else `local`; as ray.init decides, which then tries for minutes what is not there."""
+    """Where a Ray is to join, else `local`. As ray.init decides, which would then try for minutes what is gone."""
     asked = address or os.environ.get("RAY_ADDRESS") or None
     if asked == "local" or "://" in (asked or ""):
         return str(asked)
@@ -122,14 +122,14 @@ def choose_pool(cluster: Cluster, job: DetectArchive, device: str) -> Pool:
 
     device: "auto", "cpu" or "cuda", as asked for or recorded.
     Raises:
-        ResourceError: more than a Ray of our own can ever give. SettingsError: no such number or range of actors.
+        ResourceError: more than a Ray of our own can ever give.
     """
     gpus = job.gpus_per_actor if job.gpus_per_actor is not None else float(cluster.gpus > 0 and device != "cpu")
     if device == "cuda" and gpus == 0:
         raise ResourceError("--device cuda, but no node has a GPU (or --gpus-per-actor is 0). Use --device cpu.")
     threads = job.cpus_per_actor
     room = min(int(cluster.gpus / gpus), int(cluster.cpus)) if gpus else int(cluster.cpus // threads)
-    smallest, largest = _range(job.actors) if job.actors else (max(1, room), max(1, room))
+    smallest, largest = job.actor_range() or (max(1, room), max(1, room))
     if smallest > room:
         have = f"Ray has {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs"
         need = f"{smallest} detectors of {gpus:g} GPUs and {threads} CPUs each"
@@ -143,17 +143,6 @@ def choose_pool(cluster: Cluster, job: DetectArchive, device: str) -> Pool:
     share = max(1.0, cluster.cpus / max(1, room))
     decoders = max(1, min(8, int(share) - 1))
     return Pool(smallest, largest, ACTOR_SHARE * min(share, decoders + 1), gpus, threads, decoders)
-
-
-def _range(actors: str) -> tuple[int, int]:
-    low, _, high = actors.partition("..")
-    try:
-        smallest, largest = int(low), int(high or low)
-    except ValueError:
-        smallest = largest = 0
-    if not 1 <= smallest <= largest:
-        raise SettingsError(f"--actors {actors}: give a number from 1 on, as 4, or a range, as 2..16.")
-    return smallest, largest
 
 
 class RaySession:
