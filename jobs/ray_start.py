@@ -64,7 +64,6 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
     Raises:
         ResourceError: no cluster at the address that was asked for.
     """
-    _check_answers(address or os.environ.get("RAY_ADDRESS"))
     where = _joinable(address)
     try:
         only_local = {"include_dashboard": False} if where == "local" else {}
@@ -80,20 +79,6 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
         yield cluster
     finally:
         ray.shutdown()
-
-
-def _check_answers(address: str | None) -> None:
-    """Ray itself tries a silent address for minutes."""
-    host, colon, port = (address or "").rpartition(":")
-    if not colon or not port.isdigit() or "/" in host:
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as error:
-        raise ResourceError(
-            f"--ray-address {address}: no Ray cluster answers there ({error}). Give the address that `ray status` "
-            "works with, or `local` to start one here."
-        ) from error
 
 
 def _joinable(address: str | None) -> str:
