@@ -92,10 +92,10 @@ def hot_detector(templates: TemplateSet, options: DetectOptions) -> Detector:
     return _detector(BlankTrunk(), head, templates, options)
 
 
-def calibrated(name: TrunkName, seed: int = 0) -> tuple[HRNetwork, ModelSpec]:
+def calibrated(config: NetworkConfig | TrunkName, seed: int = 0) -> tuple[HRNetwork, ModelSpec]:
     """The real trunk with made-up weights, scaled so that about SHARE of all cells fire on a made-up picture."""
     torch.manual_seed(seed)
-    spec = ModelSpec(name, network=NetworkConfig(TrunkConfig(name)))
+    spec = ModelSpec("toy", network=NetworkConfig(TrunkConfig(config)) if isinstance(config, str) else config)
     network = HRNetwork(spec.network)
     for module in network.trunk.modules():
         if isinstance(module, nn.Conv2d):

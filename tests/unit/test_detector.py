@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
-from torch import Tensor
 
+from tests.compare import before_and_after_nms, largest_difference
 from tests.toy_network import (
     FP32,
     bright_detector,
@@ -23,7 +22,7 @@ from tests.toy_network import (
 from tinyface_core.detect.decode import Candidates
 from tinyface_core.detect.detections import Detections
 from tinyface_core.detect.detector import DetectOptions, Detector
-from tinyface_core.detect.pyramid import Level, levels_for
+from tinyface_core.detect.pyramid import levels_for
 from tinyface_core.detect.tiling import tiles
 from tinyface_core.errors import CheckpointError, GeometryError, SettingsError
 from tinyface_core.model.checkpoint import save_checkpoint
@@ -249,20 +248,9 @@ def networks() -> dict[TrunkName, Detector]:
     return {name: Detector(*calibrated(name), FP32, DetectOptions(min_score=0.2, nms_iou=1.0)) for name in names}
 
 
-class Kept:
-    """In place of a detector's `candidates`: the same, and remembers what it gave."""
-
-    def __init__(self, detector: Detector) -> None:
-        self.original = detector.candidates
-
-    def __call__(self, rgb_HW3: Tensor, levels: list[Level]) -> Candidates:
-        self.given: Candidates = self.original(rgb_HW3, levels)
-        return self.given
-
-
 @pytest.mark.parametrize("zoom", [0.25, 0.5, 0.77, 1.0, 2.0, 4.0])
 def test_tiled_equals_whole(zoom: float) -> None:
-    """Odd sizes, several tiles along both axes, 1 % of the cells fire: each box is there in both, to 1e-4 px."""
+    """Odd sizes, several tiles along both axes, 1 % of the cells fire: each box is in both, to 1e-4 px of the level."""
     picture = cloudy_picture(round(451 / zoom), round(467 / zoom), seed=3)
     (level,) = levels_for((picture.shape[0], picture.shape[1]), (zoom,), TemplateSet())
     found = []
@@ -270,30 +258,11 @@ def test_tiled_equals_whole(zoom: float) -> None:
         detector = toy_detector(options(zoom, tile_px=tile_px))
         cut = tiles(level.size.image_hw, align=16, halo_px=detector.network.halo_px, max_px=tile_px)
         assert least <= len(list(cut)) <= most
-        before = detector.candidates = Kept(detector)  # type: ignore[method-assign]
-        found.append((detector(picture), before.given))
-    (whole, whole_before), (tiled, tiled_before) = found
+        found.append(before_and_after_nms(detector, picture))
+    (whole_before, whole), (tiled_before, tiled) = found
     assert len(whole_before.scores_K) > 100
-    worst_px, worst_score = largest_difference(whole_before, tiled_before, zoom)
-    assert worst_px < 1e-4
-    assert worst_score < 1e-4
-    np.testing.assert_allclose(tiled.boxes_K4, whole.boxes_K4, atol=1e-4 / zoom)
-    np.testing.assert_allclose(tiled.scores_K, whole.scores_K, atol=1e-4)
-
-
-def largest_difference(whole: Candidates, tiled: Candidates, zoom: float) -> tuple[float, float]:
-    """Of each box from the nearest of the same template in the other, both ways: (px of the level's image, score)."""
-
-    def places(found: Candidates) -> NDArray[np.float64]:
-        boxes_K4 = found.boxes_K4.double() * zoom
-        return torch.cat([boxes_K4, 1e5 * found.template_K[:, None].double()], dim=1).numpy()
-
-    worst_px = worst_score = 0.0
-    for one, other in ((whole, tiled), (tiled, whole)):
-        distance_K, index_K = cKDTree(places(other)).query(places(one), p=np.inf)
-        worst_px = max(worst_px, float(distance_K.max()))
-        worst_score = max(worst_score, float((one.scores_K - other.scores_K[index_K]).abs().max()))
-    return worst_px, worst_score
+    for one, other in ((whole_before, tiled_before), (whole, tiled)):
+        assert largest_difference(one, other, zoom) <= 1e-4
 
 
 def test_the_same_picture_gives_the_same_bits_again() -> None:
