@@ -18,7 +18,7 @@ import yaml
 from cyclopts import App, Group, Parameter
 from rich.console import Console
 
-from signals import TERMINATED, Terminated
+from signals import TERMINATED, Terminated, leave
 from tinyface_core.errors import SettingsError, TinyfaceError
 from tinyface_core.storage import StorageOptions
 
@@ -187,7 +187,8 @@ def run_job(app: App, tokens: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _refused("interrupted; the same command resumes.", INTERRUPTED)
     except Terminated:
-        return _refused("told to end (SIGTERM); the same command resumes.", TERMINATED)
+        _refused("told to end (SIGTERM); the same command resumes.", TERMINATED)
+        leave()
 
 
 def _refused(message: str, code: int) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 TERMINATED = 143
 GRACE_S = 2.5
@@ -35,3 +37,10 @@ def ending_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def leave() -> NoReturn:
+    """Ends the process at once: Python's own end, thread by thread and library by library, takes seconds."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(TERMINATED)
