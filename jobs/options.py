@@ -168,7 +168,14 @@ class DetectArchive:
 
 def job_app(name: str, about: str) -> App:
     """The command line application of one job; decorate its main with `@app.default`."""
-    return App(name=name, help=about, help_format="markdown", version_flags=(), result_action="return_value")
+    return App(
+        name=name,
+        help=about,
+        help_format="markdown",
+        version_flags=(),
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,  # Ctrl-C is told by run_job, not ended in silence
+    )
 
 
 def run_job(app: App, tokens: list[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 On PYTHONPATH of a Ray head (its workers, and their decoding children) and of a driver. Nothing happens unless asked:
 
 - by a picture: its first pixel names a fault of the detector (`DEADLY`), a marker in its bytes one of the decoder
-  (`tinyface-fault:crash`, `:hang`, `:eat`);
+  (`tinyface-fault:crash`, `:hang`, `:eat`), or of whoever reads it (`tinyface-fault:reader`);
 - by TINYFACE_TEST_KILL=detections:3 in a driver's environment: its process group dies as the third detections file
   was written, before the images file (`images:3`: after the third commit);
 - with TINYFACE_TEST_NOTES=folder each picture that a detector takes is a line `width height` in folder/<pid>.
@@ -57,27 +57,32 @@ def break_decoder(module):
     module._decode = broken
 
 
-def kill_at(module):
+def break_storage(module):
+    read, write, counted, written = module.Storage.read, module.Storage.write, threading.Lock(), [0]
     table, _, number = os.environ.get("TINYFACE_TEST_KILL", "").partition(":")
-    if not table:
-        return
-    write, counted, written = module.Storage.write, threading.Lock(), [0]
 
-    def deadly(self, uri, data):
+    def deadly_read(self, uri, version=None):
+        data = read(self, uri, version)
+        if MARKER + b"reader" in data:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+        return data
+
+    def deadly_write(self, uri, data):
         write(self, uri, data)
-        if f"/{table}/part-" in uri:
+        if table and f"/{table}/part-" in uri:
             with counted:
                 written[0] += 1
                 if written[0] == int(number):
                     os.killpg(os.getpgrp(), signal.SIGKILL)
 
-    module.Storage.write = deadly
+    module.Storage.read, module.Storage.write = deadly_read, deadly_write
 
 
 BROKEN = {
     "tinyface_core.detect.detector": break_detector,
     "tinyface_core.picture.decode": break_decoder,
-    "tinyface_core.storage": kill_at,
+    "tinyface_core.storage": break_storage,
 }
 
 

@@ -28,9 +28,14 @@ def bucket(s3_server: S3Server) -> str:
 
 
 @pytest.fixture(scope="session")
-def ray_head(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
+def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where each detector notes the pictures that it takes: a file for each process, a line `width height` for each."""
+    return tmp_path_factory.mktemp("notes")
+
+
+@pytest.fixture(scope="session")
+def ray_head(s3_server: S3Server, notes: Path) -> Iterator[RayHead]:
     """A Ray of two CPUs for jobs to join; its workers read the S3 server, and fail when a picture says so."""
-    notes = tmp_path_factory.mktemp("notes")
     faults = {"PYTHONPATH": str(FAULTS), "TINYFACE_TEST_NOTES": str(notes)}
     with RayHead(cpus=2, variables=s3_server.environment() | faults) as head:
         yield head

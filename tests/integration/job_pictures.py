@@ -45,5 +45,5 @@ def deadly(pixel: tuple[int, int, int], height: int = 61, width: int = 43) -> by
 
 
 def faulty(fault: str, number: int = 0) -> bytes:
-    """A good JPEG with a fault of the decoder in its comment (tests/faults): crash, hang or eat."""
+    """A good JPEG with a fault of the decoder in its comment (tests/faults): crash, hang, eat, reader."""
     return saved(cloudy_picture(59, 41, 1000 + number), "JPEG", comment=f"tinyface-fault:{fault} {number}")

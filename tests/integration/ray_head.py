@@ -36,8 +36,8 @@ def ray_environment() -> dict[str, str]:
 class RayHead:
     """`with RayHead(cpus=2) as head:`; head.environment is what a driver needs to join it.
 
-    python: whose environment the workers run in. variables: more of the workers' environment. dashboard: for
-    `ray job submit`, at head.dashboard_url.
+    python: whose environment drivers and workers run in, first on PATH. variables: more of their environment. dashboard:
+    for `ray job submit`, at head.dashboard_url.
     """
 
     def __init__(
@@ -49,7 +49,8 @@ class RayHead:
         dashboard: bool = False,
     ) -> None:
         self._cpus, self._python, self._dashboard = cpus, python or Path(sys.executable), dashboard
-        self._variables = dict(variables or {})
+        path = f"{self._python.parent}{os.pathsep}{os.environ['PATH']}"
+        self._variables = {"PATH": path, **(variables or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self.folder = Path()
         self.address = self.dashboard_url = ""

@@ -1,0 +1,106 @@
+"""Options that bound or describe a run: --limit, --max-error-share, --dry-run, --config; and how work is shared out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.integration.job_pictures import cloud
+from tests.integration.job_runs import Job, Tables, everything_in
+from tests.integration.ray_head import RayHead, ray_environment
+from tests.picture_samples import saved
+from tests.unit.archives import tar_bytes, zip_bytes
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_a_dry_run_tells_types_and_sizes_and_writes_nothing(tmp_path: Path) -> None:
+    """No claim, no output folder, no Ray: RAY_ADDRESS leads nowhere."""
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(bytes(1024))
+    (tmp_path / "in" / "s.tar").write_bytes(tar_bytes([("a.jpg", bytes(5000))]))
+    (tmp_path / "in" / "s.zip").write_bytes(zip_bytes([("a.jpg", b"1")]))
+    (tmp_path / "in" / "notes.txt").write_text("words")
+    before, log = everything_in(tmp_path), tmp_path.parent / f"{tmp_path.name}-log"
+    nowhere = ray_environment() | {"RAY_ADDRESS": "127.0.0.1:1", "COLUMNS": "120"}
+    run = Job(log, nowhere, "--input", "in", "--output", "out", "--dry_run", cwd=tmp_path).wait().expect(0)
+    assert everything_in(tmp_path) == before
+    told = {
+        cells[0]: cells[1:] for cells in (re.split(r"\s*[│|]\s*", line.strip(" │|")) for line in run.out.splitlines())
+    }
+    assert told["picture"] == ["3", "3.0 KiB"]
+    assert told["tar"] == ["1", "10.0 KiB"]
+    assert told["zip"][0] == "1"
+    assert told["all"][0] == "5"
+    assert ".txt 1" in run.out
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead, model: Path) -> tuple[Path, str]:
+    """(folder, Ray Data's log of a run over one tar of 120 pictures, 5 MB, a single unit)."""
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "in").mkdir()
+    noise = np.random.default_rng(7)
+    pictures = [noise.integers(0, 255, (107, 211, 3), np.uint8) for _ in range(120)]
+    members = [(f"{number:03}.jpg", saved(picture, "JPEG", quality=95)) for number, picture in enumerate(pictures)]
+    (folder / "in" / "shard.tar").write_bytes(tar_bytes(members))
+    before = len(ray_head.data_log)
+    options = ["--input", "in", "--output", "out", "--model", str(model), "--zooms", "1", "--no-report"]
+    Job(folder / "log", ray_head.environment, *options, cwd=folder).wait().expect(0)
+    return folder, ray_head.data_log[before:]
+
+
+def test_reading_is_not_fused_into_the_detectors(shared: tuple[Path, str]) -> None:
+    """Ray Data's own words for the steps that it runs: two, not one."""
+    _, log = shared
+    assert set(re.findall(r"Executing map task of operator (.*) with task index", log)) == {
+        "MapBatches(read_units)", "MapBatches(DetectFaces)"
+    }  # fmt: skip
+
+
+def test_one_large_unit_is_worked_by_all_detectors(shared: tuple[Path, str], notes: Path) -> None:
+    """Each of the two takes a fair share of the 120 pictures."""
+    folder, _ = shared
+    assert len(Tables(folder / "out").committed()) == 1
+    taken = [path.read_text().count("211 107\n") for path in notes.iterdir()]
+    shares = sorted(count for count in taken if count)
+    assert sum(shares) == 120, "each picture was worked once"
+    assert len(shares) == 2
+    assert shares[0] >= 24
+
+
+def test_a_run_on_one_cpu_with_a_limit_goes_on_where_it_stopped(tmp_path: Path, model: Path) -> None:
+    """--config gives options in either spelling; the command line wins; whole units until --limit is reached."""
+    (tmp_path / "in").mkdir()
+    for number in range(20):
+        (tmp_path / "in" / f"{number:02}.jpg").write_bytes(cloud(number))
+    (tmp_path / "job.yaml").write_text(f"model: {model}\nzooms: [0.5]\nunit_pictures: 6\nlimit: 1\nreport: false\n")
+    options = ["--input=in", "--output=out", "--config", "job.yaml", "--ray-address", "local"]
+    environment, tables = ray_environment() | {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}, Tables(tmp_path / "out")
+    run = Job(tmp_path / "log", environment, *options, "--limit", "7", cwd=tmp_path).wait().expect(0)
+    assert "a local Ray: 1 CPUs" in run.err
+    assert "not all that is planned is worked" in run.out
+    assert len(tables.statuses()) == 12
+    assert not tables.run_facts["complete"]
+    assert not (tmp_path / "out" / "report.html").exists()
+    run = Job(tmp_path / "log", environment, *options, "--limit=1000", cwd=tmp_path).wait().expect(0)
+    assert len(tables.statuses()) == 20
+    assert tables.run_facts["complete"]
+    tables.validated()
+
+
+def test_too_many_errors_stop_the_run_with_3_and_stay_committed(tmp_path: Path, ray_head: RayHead, model: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(10):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(cloud(number) if number < 7 else b"words")
+    options = ["--input", "in", "--output", "out", "--model", str(model), "--zooms", "0.5", "--max-error-share"]
+    run = Job(tmp_path / "log", ray_head.environment, *options, "0.2", cwd=tmp_path).wait().expect(3)
+    assert "3 of 10 pictures" in run.err
+    assert "--max-error-share 0.2" in run.err
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    assert len(Tables(tmp_path / "out").statuses()) == 10
+    assert Job(tmp_path / "log", ray_head.environment, *options, "0.3", cwd=tmp_path).wait().expect(0)

@@ -1,0 +1,53 @@
+"""SIGTERM and SIGINT end a run within seconds, with their codes, and the same command finishes it exactly."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration.job_pictures import cloud
+from tests.integration.job_runs import Job, Tables
+from tests.integration.ray_head import RayHead, ray_environment
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
+
+COUNT = 80
+
+
+def test_both_end_a_run_that_the_same_command_then_finishes(tmp_path: Path, ray_head: RayHead, model: Path) -> None:
+    """SIGTERM to a run on a Ray of its own, which goes with it; SIGINT to one that joined a cluster."""
+    (tmp_path / "in").mkdir()
+    for number in range(COUNT):
+        (tmp_path / "in" / f"{number:02}.jpg").write_bytes(cloud(number))
+    tables, log = Tables(tmp_path / "out"), tmp_path / "log"
+    options = ["--input", "in", "--output", "out", "--model", str(model), "--zooms", "0.5", "--unit-pictures", "4"]
+
+    local = Job(log, ray_environment(), *options, "--ray-address", "local", cwd=tmp_path)
+    local.wait_until(lambda: len(tables.committed()) >= 2, "2 units are committed")
+    started = psutil.Process(local.process.pid).children(recursive=True)
+    run = local.signal(signal.SIGTERM)
+    assert run.code == 143, run.err
+    assert run.seconds < 3
+    assert "the same command resumes" in run.err
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert [process.name() for process in alive if process.is_running()] == []
+    done = len(tables.committed())
+    assert 2 <= done < COUNT // 4
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+    joined = Job(log, ray_head.environment, *options, cwd=tmp_path)
+    joined.wait_until(lambda: len(tables.committed()) > done, "another unit is committed")
+    run = joined.signal(signal.SIGINT)
+    assert run.code == 130, run.err
+    assert run.seconds < 10
+    assert "the same command resumes" in run.err
+    assert "Traceback" not in run.err
+    assert not list((tmp_path / "out" / "_run" / "claims").iterdir()), "the claim is given back"
+
+    Job(log, ray_head.environment, *options, cwd=tmp_path).wait().expect(0)
+    assert len(tables.statuses()) == COUNT
+    assert set(tables.statuses().values()) == {"ok"}
+    tables.validated()

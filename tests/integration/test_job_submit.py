@@ -1,0 +1,116 @@
+"""`ray job submit --working-dir .`: the code travels, runs from where it was unpacked, and its exit code is told.
+
+A head with dashboard whose Python has the libraries, and no tinyface: what runs must be what travelled.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.job_pictures import cloud
+from tests.integration.job_runs import ROOT
+from tests.integration.ray_head import RayHead, ray_environment
+from tests.integration.s3_server import S3Server
+from tests.unit.archives import tar_bytes
+from tinyface_core.storage import Storage
+from tinyface_core.tables.validate import validate
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+
+PACKAGE_BYTES = 40 << 20  # code and bundled weights
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This environment's libraries without the editable install of tinyface: a path in a .pth brings no other .pth."""
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (here,) = {path for path in sys.path if path.startswith(sys.prefix) and path.endswith("site-packages")}
+    (site / "libraries.pth").write_text(f"{here}\n")
+    python = folder / "bin" / "python"
+    found = subprocess.run([python, "-c", "import ray, tinyface_core"], cwd="/", capture_output=True, text=True)
+    assert "No module named 'tinyface_core'" in found.stderr
+    return python
+
+
+@pytest.fixture(scope="module")
+def head(bare_python: Path, s3_server: S3Server) -> Iterator[RayHead]:
+    with RayHead(cpus=2, python=bare_python, variables=s3_server.environment(), dashboard=True) as head:
+        yield head
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what a clone of the repository holds."""
+    folder = tmp_path_factory.mktemp("checkout") / "tinyface"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    for name in listed.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def submit(head: RayHead, checkout: Path, *options: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    """(what the command said, what the head knows of the job)."""
+    ray = Path(sys.executable).parent / "ray"
+    command = [ray, "job", "submit", "--address", head.dashboard_url, "--working-dir", ".", "--"]
+    run = subprocess.run(
+        [*command, "python", "jobs/detect_archive.py", *options],
+        cwd=checkout, env=ray_environment(), capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    with urllib.request.urlopen(f"{head.dashboard_url}/api/jobs/", timeout=30) as answer:
+        jobs = json.loads(answer.read())
+    return run, max(jobs, key=lambda job: job["start_time"] or 0)
+
+
+def test_a_submitted_job_runs_the_code_that_travelled_from_s3_to_s3(
+    head: RayHead, checkout: Path, bucket: str, s3_server: S3Server, model: Path
+) -> None:
+    """A CSV of urls with a column to carry, on a cluster that has never seen tinyface; the package is small."""
+    client = s3_server.client()
+    client.put_object(Bucket=bucket, Key="in/shard.tar", Body=tar_bytes([(f"{n}.jpg", cloud(n)) for n in range(5)]))
+    client.put_object(Bucket=bucket, Key="in/one.jpg", Body=cloud(9))
+    rows = f"uri,label\ns3://{bucket}/in/shard.tar,shard\ns3://{bucket}/in/one.jpg,one\n"
+    client.put_object(Bucket=bucket, Key="list.csv", Body=rows.encode())
+    client.upload_file(str(model), bucket, "model.safetensors")
+    options = ["--input", f"s3://{bucket}/list.csv", "--output", f"s3://{bucket}/out", "--carry", "label"]
+    run, job = submit(head, checkout, *options, "--model", f"s3://{bucket}/model.safetensors", "--zooms", "0.5")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert job["driver_exit_code"] == 0
+    report = validate(Storage(), f"s3://{bucket}/out")
+    assert report.exit_code == 0, str(report)
+    assert report.totals.pictures == 6
+    assert not report.totals.errors
+    packages = list(head.folder.glob("session_latest/runtime_resources/working_dir_files/*/jobs/detect_archive.py"))
+    assert len(packages) == 1
+    package = packages[0].parents[1]
+    assert {path.name for path in package.iterdir()} & {
+        "tests",
+        "docs",
+        "demo",
+        ".git",
+        "cluster",
+        "benchmarks",
+    } == set()
+    assert sum(path.stat().st_size for path in package.rglob("*") if path.is_file()) < PACKAGE_BYTES
+
+
+def test_a_refused_job_fails_with_its_code_and_its_sentence(head: RayHead, checkout: Path, bucket: str) -> None:
+    """`ray job submit` itself exits 1 for whatever failed: Ray's own rule."""
+    options = ["--input", f"s3://{bucket}/nothing/", "--output", f"s3://{bucket}/out"]
+    run, job = submit(head, checkout, *options)
+    assert run.returncode == 1
+    assert (job["status"], job["driver_exit_code"]) == ("FAILED", 2)
+    assert "error: no such input" in run.stdout
+    assert "Traceback" not in run.stdout
