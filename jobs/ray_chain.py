@@ -9,15 +9,21 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.util.annotations import RayDeprecationWarning
 
+import ray_stages
 from ray_stages import DetectFaces, Detecting, Reading, read_units
 from ray_start import GROW_S, READER_CPUS, Pool
+from tinyface_core.errors import StopRun
 
 log = logging.getLogger(__name__)
 
+# The workers of a submitted job find the core, but not the folder that this file is in: the stages travel themselves.
+ray.cloudpickle.register_pickle_by_value(ray_stages)
+
 GPU_BATCH = 32
-STALLED_S = 3600  # a chain in which nothing moves for so long has failed; a 20,000 x 20,000 picture takes a fraction
+STALLED_S = 3 * 3600  # a chain in which nothing moves for so long has failed: twice what 20,000 x 20,000 px may take
 
 
 def faces_in(work: Sequence[dict[str, bytes]], reading: Reading, detecting: Detecting, pool: Pool) -> Dataset:
@@ -47,7 +53,7 @@ def _chain(work: Sequence[dict[str, bytes]], reading: Reading, detecting: Detect
         )
         .map_batches(
             DetectFaces,
-            batch_size=GPU_BATCH if pool.gpus else None,  # None: a whole block, not copied; refused with GPUs
+            batch_size=_batch_size(reading, pool),
             batch_format="pyarrow",
             fn_constructor_kwargs={"detecting": detecting},
             compute=ActorPoolStrategy(min_size=pool.smallest, max_size=pool.largest, initial_size=pool.smallest),
@@ -59,12 +65,34 @@ def _chain(work: Sequence[dict[str, bytes]], reading: Reading, detecting: Detect
     )
 
 
+def _batch_size(reading: Reading, pool: Pool) -> int | None:
+    """None: a whole block, not copied; refused with GPUs. Where a block is one picture, it must travel alone."""
+    if not pool.gpus:
+        return None
+    return 1 if reading.block_bytes == 1 else GPU_BATCH
+
+
 def rows_from(faces: Dataset) -> Iterator[pa.Table]:
-    """What the chain gives, as it comes. A chain that fails ends here, with a warning: settling takes over."""
+    """What the chain gives, as it comes. A chain that fails on its way ends here, with a warning: settling takes over.
+
+    Raises:
+        StopRun: it gave nothing at all, so the cluster is at fault and no picture.
+    """
+    came = False
     try:
-        yield from faces.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        for table in faces.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            came = True
+            yield table
+    except ExecutionTimeoutError:
+        log.warning("nothing moved for %d s, what is missing will be tried again", STALLED_S)
     except ray.exceptions.RayError as error:
-        log.warning("the chain failed, what is missing will be tried again: %s", str(error).strip().splitlines()[-1])
+        why = str(error).strip().splitlines()[-1]
+        if not came:
+            raise StopRun(
+                f"the detectors gave nothing: {why}. Are their CPUs and GPUs free, and does each node have the "
+                "libraries and the model? What is committed stays; the same command resumes."
+            ) from error
+        log.warning("the chain failed, what is missing will be tried again: %s", why)
 
 
 def configure_ray_data(block_bytes: int) -> None:

@@ -7,6 +7,7 @@ in silence. What concerns one picture is a value in its row; what must end the r
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -112,10 +113,28 @@ class DetectFaces:
         """The picture's faces, or why there are none."""
         try:
             return self.detector(picture.rgb_HW3)
+        except torch.AcceleratorError:  # the device stays broken for this process: another one must take over
+            log.exception("the accelerator failed on a picture of %d x %d px", picture.width, picture.height)
+            os._exit(1)
         except (MemoryError, torch.OutOfMemoryError) as error:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
             return PictureError(
                 Stage.DETECT, ErrorClass.OUT_OF_MEMORY, f"{picture.width} x {picture.height} px: {error}"
             )
         except Exception as error:
+            if "DefaultCPUAllocator" in str(error):  # how torch says that the machine's memory is full
+                return PictureError(Stage.DETECT, ErrorClass.OUT_OF_MEMORY, str(error).splitlines()[0])
             log.exception("detection failed on a picture of %d x %d px", picture.width, picture.height)
             return PictureError(Stage.DETECT, ErrorClass.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+def read_alone(unit: Unit, only: frozenset[int], reading: Reading) -> pa.Table:
+    """The records of one unit at these indexes, and its end."""
+    work = pa.Table.from_pylist([work_item(unit, reading.carried, only)])
+    return pa.concat_tables(read_units(work, reading))
+
+
+def detect_alone(records: pa.Table, detecting: Detecting) -> pa.Table:
+    """Their rows."""
+    return DetectFaces(detecting)(records)

@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import GetTimeoutError, NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from ray_chain import STALLED_S, faces_in, rows_from
-from ray_stages import DetectFaces, Detecting, Reading, read_units, work_item
+from ray_stages import Detecting, Reading, detect_alone, read_alone, work_item
 from ray_start import Pool
 from tinyface_core.archive.record import Kind, Record, Unit, UnitEnd, image_id_of
 from tinyface_core.errors import ErrorClass, PictureError, Stage, StopRun
@@ -25,7 +25,10 @@ from tinyface_core.tables.rows import RowBuilder, records_table
 
 log = logging.getLogger(__name__)
 
-Wanted = Mapping[str, frozenset[int] | None]  # unit -> missing indexes; None: nobody knows how many there are
+PARTS = 32  # a unit of 1,000 pictures comes down to single ones in two rounds
+
+Indexes = Mapping[str, frozenset[int]]  # unit -> missing indexes
+Wanted = Mapping[str, frozenset[int] | None]  # the same; None: nobody knows how many there are
 Whole = tuple[str, pa.Table]
 
 
@@ -36,41 +39,58 @@ class Settling:
     reading: Reading
     detecting: Detecting
     pool: Pool
-    remember: Callable[[Wanted], None]
+    remember: Callable[[Indexes], None]
 
-    def settle(self, units: Mapping[str, Unit], collector: UnitCollector, suspects: Wanted) -> Iterator[Whole]:
+    def settle(self, units: Mapping[str, Unit], collector: UnitCollector, suspects: Indexes) -> Iterator[Whole]:
         """Makes every one of `units` whole that the collector has not given yet.
 
         suspects: what an earlier run has seen failing in the chain: straight to processes of their own.
         """
         for name in suspects.keys() & units.keys():
             yield from self._alone(units[name], suspects[name], collector)
-        before = -1
+        before, parts = -1, 1
         while (missing := missing_in(units, collector)) and _size(missing) != before:
             before = _size(missing)
             log.warning("%d units are not whole: what they lack is tried again, one picture a block", len(missing))
-            yield from self._through_chain(units, missing, collector)
-        self.remember(missing)
-        for name, indexes in missing.items():
+            yield from self._through_chain(units, missing, parts, collector)
+            for name in [name for name, indexes in missing_in(units, collector).items() if indexes is None]:
+                yield from self._end_of(units[name], collector)
+            parts = PARTS
+        left = {name: indexes for name, indexes in missing.items() if indexes is not None}
+        self.remember(left)
+        for name, indexes in left.items():
             yield from self._alone(units[name], indexes, collector)
 
-    def _through_chain(self, units: Mapping[str, Unit], wanted: Wanted, collector: UnitCollector) -> Iterator[Whole]:
-        work = [work_item(units[name], self.reading.carried, indexes) for name, indexes in wanted.items()]
+    def _through_chain(
+        self, units: Mapping[str, Unit], wanted: Wanted, parts: int, collector: UnitCollector
+    ) -> Iterator[Whole]:
+        """parts: how many tasks share the reading of one unit, so that a reader that dies takes fewer along."""
+        carried = self.reading.carried
+        work = [
+            work_item(units[name], carried, part) for name, indexes in wanted.items() for part in _split(indexes, parts)
+        ]
         one_a_block = replace(self.reading, block_bytes=1)
         for table in rows_from(faces_in(work, one_a_block, self.detecting, self.pool)):
             yield from collector.add(table)
 
-    def _alone(self, unit: Unit, indexes: frozenset[int] | None, collector: UnitCollector) -> Iterator[Whole]:
-        """Every missing picture of a unit, one after the other, each in its own processes."""
-        options = {"num_cpus": self.pool.cpus, "num_gpus": self.pool.gpus, "max_retries": 0, "max_calls": 1}
-        read, detect = ray.remote(**options)(read_alone), ray.remote(**options)(detect_alone)
-        if indexes is None:
-            end = _within_limits(read, unit, frozenset(), self.reading)
-            if isinstance(end, PictureError):
-                yield from collector.add(self._rows_of(_unreadable(unit, 0, end), unit, end=1))
-                return
-            yield from collector.add(RowBuilder(end, self.reading.carried).table())
-            indexes = missing_in({unit.name: unit}, collector).get(unit.name) or frozenset()
+    def _end_of(self, unit: Unit, collector: UnitCollector) -> Iterator[Whole]:
+        """How many pictures a unit has of which no reader saw the end; where none can, it ends with an error row."""
+        end = _within_limits(self._process_for(read_alone), unit, frozenset(), self.reading)
+        if isinstance(end, PictureError):
+            missing = collector.missing().get(unit.name)
+            index = missing.known if missing else 0
+            rows = self._rows_of(_unreadable(unit, index, end), unit, end=index + 1)
+        else:
+            rows = RowBuilder(end, self.reading.carried).table()
+        yield from collector.add(rows)
+
+    def _process_for(self, function: Callable[..., pa.Table]) -> ray.remote_function.RemoteFunction:
+        pool = self.pool
+        return ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=0, max_calls=1)(function)
+
+    def _alone(self, unit: Unit, indexes: frozenset[int], collector: UnitCollector) -> Iterator[Whole]:
+        """These pictures of a unit, one after the other, each in its own processes."""
+        read, detect = self._process_for(read_alone), self._process_for(detect_alone)
         for index in sorted(indexes):
             log.warning("unit %s, picture %d: tried in a process of its own", unit.name, index)
             records = _within_limits(read, unit, frozenset([index]), self.reading)
@@ -90,6 +110,15 @@ class Settling:
         return RowBuilder(records_table(unit.name, values, self.reading.carried), self.reading.carried).table()
 
 
+def _split(indexes: frozenset[int] | None, parts: int) -> list[frozenset[int] | None]:
+    """Neighbours stay together: they are read together."""
+    if indexes is None:
+        return [None]
+    ordered = sorted(indexes)
+    size = max(1, -(-len(ordered) // parts))
+    return [frozenset(ordered[start : start + size]) for start in range(0, len(ordered), size)]
+
+
 def missing_in(units: Mapping[str, Unit], collector: UnitCollector) -> dict[str, frozenset[int] | None]:
     """What is missing of the units that are not whole."""
     held = collector.missing()
@@ -101,17 +130,6 @@ def missing_in(units: Mapping[str, Unit], collector: UnitCollector) -> dict[str,
         elif not collector.is_whole(name):
             result[name] = None
     return result
-
-
-def read_alone(unit: Unit, only: frozenset[int], reading: Reading) -> pa.Table:
-    """The records of one unit at these indexes, and its end."""
-    work = pa.Table.from_pylist([work_item(unit, reading.carried, only)])
-    return pa.concat_tables(read_units(work, reading))
-
-
-def detect_alone(records: pa.Table, detecting: Detecting) -> pa.Table:
-    """Their rows."""
-    return DetectFaces(detecting)(records)
 
 
 def _within_limits(task: ray.remote_function.RemoteFunction, *args: object) -> pa.Table | PictureError:

@@ -18,7 +18,7 @@ from ray_chain import faces_in, rows_from
 from ray_progress import RunProgress
 from ray_stages import work_item
 from ray_start import Pool
-from settle import Settling, Wanted
+from settle import Indexes, Settling
 from tinyface_core.archive.record import Unit
 from tinyface_core.errors import TooManyErrors
 from tinyface_core.tables.collect import UnitCollector
@@ -28,8 +28,6 @@ from tinyface_core.tables.unit_tables import UnitTotals, sum_totals
 from to_do import ToDo
 
 log = logging.getLogger(__name__)
-
-MANY = -1  # the index under which a unit is noted whose number of pictures nobody knows
 
 WINDOW_UNITS, WINDOW_SOURCES = 2000, 200_000  # what the driver holds as rows of work, and puts into the object store
 COMMIT_THREADS, COMMITS_AHEAD = 4, 16
@@ -50,7 +48,7 @@ def work(run: Run, to_do: ToDo, pool: Pool) -> Worked:
     run.output.delete_success()
     detecting = run.decided.detecting(run.reading, pool, run.output)
     log.info("%d units to work, about %s pictures, on %s", to_do.units, f"{to_do.pictures:,}", _told(pool))
-    suspects = {name: None if MANY in counts else frozenset(counts) for name, counts in run.output.attempts().items()}
+    suspects = {name: frozenset(counts) for name, counts in run.output.attempts().items()}
     done: dict[str, UnitTotals] = {}
 
     def on_commit(name: str, totals: UnitTotals) -> None:
@@ -58,10 +56,10 @@ def work(run: Run, to_do: ToDo, pool: Pool) -> Worked:
         if name in suspects:
             run.output.write_attempts(name, {})
 
-    def remember(missing: Wanted) -> None:
+    def remember(missing: Indexes) -> None:
         for name, indexes in missing.items():
             suspects[name] = indexes
-            run.output.write_attempts(name, dict.fromkeys([MANY] if indexes is None else indexes, 1))
+            run.output.write_attempts(name, dict.fromkeys(indexes, 1))
 
     began = time.monotonic()
     with RunProgress(to_do.pictures) as progress:
@@ -89,7 +87,7 @@ class CommitLoop:
     on_commit: Callable[[str, UnitTotals], None]
     max_error_share: float | None = None
 
-    def work(self, units: Iterable[Unit], suspects: Wanted) -> None:
+    def work(self, units: Iterable[Unit], suspects: Indexes) -> None:
         """Commits every unit, or raises why not.
 
         Raises:
@@ -106,7 +104,7 @@ class CommitLoop:
                 raise
         self._judge(at_end=True)
 
-    def _work_window(self, units: dict[str, Unit], suspects: Wanted) -> None:
+    def _work_window(self, units: dict[str, Unit], suspects: Indexes) -> None:
         collector = UnitCollector()
         settling = self.settling
         work = [work_item(unit, settling.reading.carried) for name, unit in units.items() if name not in suspects]

@@ -36,8 +36,8 @@ def ray_environment() -> dict[str, str]:
 class RayHead:
     """`with RayHead(cpus=2) as head:`; head.environment is what a driver needs to join it.
 
-    python: whose environment drivers and workers run in, first on PATH. variables: more of their environment. dashboard:
-    for `ray job submit`, at head.dashboard_url.
+    python: whose environment drivers and workers run in, first on PATH. variables: more of their environment.
+    dashboard: for `ray job submit`, at head.dashboard_url.
     """
 
     def __init__(

@@ -97,12 +97,14 @@ def test_what_an_earlier_run_saw_dying_goes_straight_to_a_process_of_its_own(
 def test_a_picture_whose_reading_kills_the_reader_is_one_error_row(
     tmp_path: Path, ray_head: RayHead, model: Path
 ) -> None:
+    """Its neighbours, of which no reader came to the end at first, need no processes of their own."""
     (tmp_path / "in").mkdir()
-    for number in range(4):
-        (tmp_path / "in" / f"{number}.jpg").write_bytes(cloud(number))
-    (tmp_path / "in" / "2 deadly.jpg").write_bytes(faulty("reader"))
+    for number in range(40):
+        (tmp_path / "in" / f"{number:02}.jpg").write_bytes(cloud(number))
+    (tmp_path / "in" / "20 deadly.jpg").write_bytes(faulty("reader"))
     options = ["--input", "in", "--output", "out", "--model", str(model), "--zooms", "0.5", "--no-report"]
-    Job(tmp_path / "log", ray_head.environment, *options, cwd=tmp_path).wait().expect(0)
+    run = Job(tmp_path / "log", ray_head.environment, *options, cwd=tmp_path).wait().expect(0)
     tables = Tables(tmp_path / "out").validated()
-    assert tables.statuses() == {f"in/{number}.jpg": "ok" for number in range(4)} | {"in/2 deadly.jpg": "internal"}
+    assert tables.statuses() == {f"in/{number:02}.jpg": "ok" for number in range(40)} | {"in/20 deadly.jpg": "internal"}
     assert tables.query("SELECT error_stage FROM IMAGES WHERE status = 'error'") == [("read",)]
+    assert run.err.count("in a process of its own") == 1

@@ -22,10 +22,12 @@ class Missing:
 
     indexes_K: int32, ascending: the gaps below `count`, or below the highest index seen while the end is unknown.
     count: how many records the unit has; None while no end marker came, more rows may then follow the last one.
+    known: how many it has at least.
     """
 
     indexes_K: NDArray[np.int32]
     count: int | None
+    known: int
 
 
 @dataclass
@@ -140,7 +142,7 @@ class UnitCollector:
                 known = 1 + max((int(index_K[-1]) for index_K in unit.indexes), default=-1)
             gaps_K = np.flatnonzero(~unit.seen[:known])
             beyond_K = np.arange(len(unit.seen), known)  # a count past all that `seen` has room for
-            result[name] = Missing(np.concatenate([gaps_K, beyond_K]).astype(np.int32), unit.count)
+            result[name] = Missing(np.concatenate([gaps_K, beyond_K]).astype(np.int32), unit.count, known)
         return result
 
     def forget(self, unit_name: str) -> None:
