@@ -5,6 +5,7 @@ Jobs join it by RAY_ADDRESS, which spares each of them the start. Its workers se
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import psutil
 
@@ -66,6 +68,14 @@ class RayHead:
             path.read_text() for path in sorted(self.folder.glob("session_latest/logs/ray-data/ray-data.log*"))
         )
 
+    def jobs(self) -> list[dict[str, Any]]:
+        """What the dashboard knows of the submitted jobs."""
+        token = self._variables.get("RAY_AUTH_TOKEN")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(f"{self.dashboard_url}/api/jobs/", headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
     def __enter__(self) -> RayHead:
         # sockets below it have names of at most 107 bytes: pytest's own folder would be too deep
         self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
@@ -104,7 +114,8 @@ class RayHead:
             if b"Ray runtime started" in (self.folder / "start.log").read_bytes():
                 if not self._dashboard:
                     return True
-                with suppress(OSError), urllib.request.urlopen(f"{self.dashboard_url}/api/jobs/", timeout=5):
+                with suppress(OSError):
+                    self.jobs()
                     return True
             time.sleep(0.2)
         return False

@@ -5,11 +5,9 @@ A head with dashboard whose Python has the libraries, and no tinyface: what runs
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import pytest
 
 from tests.integration.job_pictures import cloud
 from tests.integration.job_runs import ROOT
-from tests.integration.ray_head import RayHead, ray_environment
+from tests.integration.ray_head import RayHead
 from tests.integration.s3_server import S3Server
 from tests.unit.archives import tar_bytes
 from tinyface_core.storage import Storage
@@ -45,7 +43,9 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def head(bare_python: Path, s3_server: S3Server) -> Iterator[RayHead]:
-    with RayHead(cpus=2, python=bare_python, variables=s3_server.environment(), dashboard=True) as head:
+    """With the token that Ray asks for by default."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+    with RayHead(cpus=2, python=bare_python, variables=s3_server.environment() | token, dashboard=True) as head:
         yield head
 
 
@@ -67,11 +67,9 @@ def submit(head: RayHead, checkout: Path, *options: str) -> tuple[subprocess.Com
     command = [ray, "job", "submit", "--address", head.dashboard_url, "--working-dir", ".", "--"]
     run = subprocess.run(
         [*command, "python", "jobs/detect_archive.py", *options],
-        cwd=checkout, env=ray_environment(), capture_output=True, text=True, timeout=600,
+        cwd=checkout, env=head.environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
-    with urllib.request.urlopen(f"{head.dashboard_url}/api/jobs/", timeout=30) as answer:
-        jobs = json.loads(answer.read())
-    return run, max(jobs, key=lambda job: job["start_time"] or 0)
+    return run, max(head.jobs(), key=lambda job: job["start_time"] or 0)
 
 
 def test_a_submitted_job_runs_the_code_that_travelled_from_s3_to_s3(
