@@ -17,10 +17,10 @@ from options import DetectArchive
 from ray_stages import Detecting, Reading
 from ray_start import Pool
 from tinyface_core.detect.detector import TILE_PX, DetectOptions
-from tinyface_core.detect.pyramid import Zooms
+from tinyface_core.detect.pyramid import Zooms, adaptive_zooms
 from tinyface_core.detect.runtime import Runtime
 from tinyface_core.errors import CheckpointError, SettingsError
-from tinyface_core.model.checkpoint import ModelSpec, bundled_names, read_spec
+from tinyface_core.model.checkpoint import ModelSpec, bundled_names, load_checkpoint
 from tinyface_core.model.locate import ModelAddress, fetch, locate
 from tinyface_core.picture.picture import DECODER_VERSION, Limits
 from tinyface_core.storage import Storage
@@ -105,7 +105,7 @@ def asked_for(job: DetectArchive, storage: Storage) -> dict[str, Any]:
 def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, storage: Storage) -> Decided:
     """Settings of a new output: as asked for, the rest from the checkpoint and the machine."""
     model = locate(job.model or _default_model(runtime), storage)
-    spec = read_spec(fetch(model, storage))
+    _, spec = load_checkpoint(fetch(model, storage))  # whole: a tensor that does not fit is told before any write
     limits = Limits()
     settings: dict[str, Any] = {
         "model": model.name,
@@ -177,7 +177,7 @@ def _default_model(runtime: Runtime) -> str:
 
 def _check_levels(zooms: list[float] | str, spec: ModelSpec) -> None:
     try:
-        for zoom in zooms if zooms != "adaptive" else ():
+        for zoom in adaptive_zooms((480, 640), spec.templates) if zooms == "adaptive" else zooms:
             spec.templates.at_zoom(float(zoom))
     except SettingsError as error:
         raise SettingsError(f"--zooms: {error}") from error

@@ -76,20 +76,17 @@ def rows_from(faces: Dataset) -> Iterator[pa.Table]:
     """What the chain gives, as it comes. A chain that fails on its way ends here, with a warning: settling takes over.
 
     Raises:
-        StopRun: it gave nothing at all, so the cluster is at fault and no picture.
+        StopRun: no detector could start, so the cluster is at fault and no picture.
     """
-    came = False
     try:
-        for table in faces.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            came = True
-            yield table
+        yield from faces.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     except ExecutionTimeoutError:
         log.warning("nothing moved for %d s, what is missing will be tried again", STALLED_S)
     except ray.exceptions.RayError as error:
         why = str(error).strip().splitlines()[-1]
-        if not came:
+        if isinstance(error, ray.exceptions.GetTimeoutError) or "creation task" in str(error):
             raise StopRun(
-                f"the detectors gave nothing: {why}. Are their CPUs and GPUs free, and does each node have the "
+                f"no detector could start: {why}. Are their CPUs and GPUs free, and does each node have the "
                 "libraries and the model? What is committed stays; the same command resumes."
             ) from error
         log.warning("the chain failed, what is missing will be tried again: %s", why)

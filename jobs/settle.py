@@ -8,8 +8,10 @@ neighbour along. What still fails runs alone, bounded in time; what fails there 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -17,7 +19,7 @@ from ray.exceptions import GetTimeoutError, NodeDiedError, OutOfMemoryError, Ray
 
 from ray_chain import STALLED_S, faces_in, rows_from
 from ray_stages import Detecting, Reading, detect_alone, read_alone, work_item
-from ray_start import Pool
+from ray_start import GROW_S, Pool
 from tinyface_core.archive.record import Kind, Record, Unit, UnitEnd, image_id_of
 from tinyface_core.errors import ErrorClass, PictureError, Stage, StopRun
 from tinyface_core.tables.collect import UnitCollector
@@ -25,6 +27,7 @@ from tinyface_core.tables.rows import RowBuilder, records_table
 
 log = logging.getLogger(__name__)
 
+ALONE_MOST = 1000  # pictures; each costs a process and a model load
 PARTS = 32  # a unit of 1,000 pictures comes down to single ones in two rounds
 
 Indexes = Mapping[str, frozenset[int]]  # unit -> missing indexes
@@ -57,9 +60,25 @@ class Settling:
                 yield from self._end_of(units[name], collector)
             parts = PARTS
         left = {name: indexes for name, indexes in missing.items() if indexes is not None}
+        if left:
+            self._check_cluster(sum(map(len, left.values())))
         self.remember(left)
         for name, indexes in left.items():
             yield from self._alone(units[name], indexes, collector)
+
+    def _check_cluster(self, pictures: int) -> None:
+        """Raises StopRun where it is the cluster that fails, or good pictures would end as error rows."""
+        if pictures > ALONE_MOST:
+            raise StopRun(
+                f"{pictures:,} pictures got no result though tried again: so many are not at fault themselves. "
+                "See Ray's logs for why its workers die; what is committed stays, the same command resumes."
+            )
+        try:
+            ray.get(self._process_for(os.getpid).remote(), timeout=GROW_S)
+        except GetTimeoutError as error:
+            raise StopRun(
+                f"no node offered what one detector needs within {GROW_S:g} s; the same command resumes."
+            ) from error
 
     def _through_chain(
         self, units: Mapping[str, Unit], wanted: Wanted, parts: int, collector: UnitCollector
@@ -84,7 +103,7 @@ class Settling:
             rows = RowBuilder(end, self.reading.carried).table()
         yield from collector.add(rows)
 
-    def _process_for(self, function: Callable[..., pa.Table]) -> ray.remote_function.RemoteFunction:
+    def _process_for(self, function: Callable[..., Any]) -> ray.remote_function.RemoteFunction:
         pool = self.pool
         return ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=0, max_calls=1)(function)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 from prepare import Run, share_model
-from tinyface_core.archive.record import Source, Unit
+from tinyface_core.archive.record import Kind, Source, Unit
 from tinyface_core.archive.units import cut_units
 from tinyface_core.tables.footer import CommitRecord, committed
 from tinyface_core.tables.plan import Plan, PlanChange, expected_pictures, sources_hash, take
@@ -54,8 +54,9 @@ class ToDo:
         return (unit for unit in take(self.plan.units(), self.limit) if not self._is_done(unit))
 
     def hash_of(self, unit: Unit) -> str:
-        """What the unit's rows depend on besides the settings."""
-        return sources_hash(unit, self.filter_id)
+        """What the unit's rows depend on besides the settings; loose pictures were filtered when they were listed."""
+        loose = unit.sources[0].kind is Kind.PICTURE
+        return sources_hash(unit, "" if loose else self.filter_id)
 
     def _is_done(self, unit: Unit) -> bool:
         record = self.records.get(unit.name)

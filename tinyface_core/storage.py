@@ -13,6 +13,7 @@ from dataclasses import replace
 from threading import RLock
 from typing import BinaryIO
 
+from tinyface_core.errors import InputError
 from tinyface_core.stores.base import (
     ObjectChanged,
     ObjectDenied,
@@ -61,8 +62,14 @@ class Storage:
         """The uri of tables and hashes: `dir/a b` -> `file:///abs/dir/a b`; `s3://bucket/key` stays.
 
         Nothing is percent-encoded or decoded, links are not resolved, no network is used.
+        Raises: InputError for a url with a user name or password in it: it would end up in tables and logs.
         """
         protocol = _protocol(url)
+        if protocol != "file" and "@" in (authority := url.split("://", 1)[1].split("/", 1)[0]):
+            raise InputError(
+                f"{protocol}://***@{authority.rpartition('@')[2]}/...: credentials in a url would end up in tables and "
+                "logs: give them by environment, --profile or --storage-option."
+            )
         if protocol == "file":
             return LocalStore().canonical(url)
         return "s3://" + url.split("://", 1)[1] if protocol in _S3 else url

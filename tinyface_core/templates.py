@@ -89,7 +89,9 @@ class TemplateSet:
             wanted = self.a if zoom <= 1 else self.a + self.b
         ids = tuple(sorted(set(wanted) & set(self.outputs)))
         if not ids:
-            raise SettingsError(f"zoom {zoom:g}: no template of this checkpoint may fire there. Leave it out of --zooms.")
+            raise SettingsError(
+                f"zoom {zoom:g}: no template of this checkpoint may fire there. Leave it out of --zooms."
+            )
         return ids
 
     def smallest_face_px(self, zoom: float) -> float:

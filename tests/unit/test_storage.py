@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, FlexibleChecksumError, NoCredentialsError
 
-from tinyface_core.errors import SettingsError, StorageError
+from tinyface_core.errors import InputError, SettingsError, StorageError
 from tinyface_core.storage import ObjectChanged, ObjectDenied, ObjectInfo, ObjectMissing, Storage, StorageOptions
 from tinyface_core.stores import base
 from tinyface_core.stores.base import RangeFile, Transient, with_retries
@@ -508,3 +508,17 @@ def test_s3_listing(s3: Any) -> None:
     assert list(storage.list("s3://none")) == []
     with pytest.raises(ObjectDenied):
         list(storage.list("s3://b"))
+
+
+@pytest.mark.parametrize("url", ["http://user:s3cret@host/0.jpg", "s3://KEY:s3cret@bucket/a", "https://token@host"])
+def test_a_url_with_credentials_is_refused_without_showing_them(url: str) -> None:
+    with pytest.raises(InputError) as refused:
+        Storage().canonical(url)
+    assert "s3cret" not in str(refused.value)
+    assert "KEY" not in str(refused.value)
+    assert "token" not in str(refused.value)
+
+
+def test_an_at_sign_in_a_key_or_a_path_is_no_credential(tmp_path: Path) -> None:
+    assert Storage().canonical("s3://bucket/a@b.jpg") == "s3://bucket/a@b.jpg"
+    assert Storage().canonical(f"{tmp_path}/a@b.jpg") == f"file://{tmp_path}/a@b.jpg"

@@ -31,7 +31,7 @@ class Source:
     """One object of the input, at the version that the listing saw.
 
     uri: absolute, not percent-encoded (`s3://bucket/key`, `file:///path`).
-    version: ETag or VersionId, else `<mtime ns>-<size>`; None where the store tells neither.
+    version: ETag, else `<mtime ns>-<size>`; None where the store tells neither.
     modified: of the object, timezone UTC.
     carried: values of the `--carry` columns that a manifest names for this source.
     """

@@ -106,14 +106,13 @@ class Detector:
         return Candidates.joined(parts)
 
     def _shown(self, rgb_HW3: Tensor, level: Level, tile: Tile) -> Tensor:
-        """The tile's window as the network takes it, (1, 3, h, w); a sliver is filled up to one coarse cell."""
+        """The tile's window as the network takes it, (1, 3, h, w) float32; a sliver is filled up to one coarse cell."""
         image_3HW = resize_region(rgb_HW3, level.size.image_hw, tile.window)
         image_3HW = (image_3HW - self._mean_311) / self._std_311
         short_y, short_x = (max(0, self.network.strides[-1] - side) for side in tile.window.hw)
         if short_y or short_x:
             image_3HW = F.pad(image_3HW, (0, short_x, 0, short_y))
-        image_13HW = image_3HW[None].to(self.runtime.dtype)
-        return image_13HW.contiguous(memory_format=torch.channels_last)
+        return image_3HW[None].contiguous(memory_format=torch.channels_last)
 
 
 def _as_tensor(rgb_HW3: NDArray[np.uint8]) -> Tensor:

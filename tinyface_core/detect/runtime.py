@@ -7,10 +7,10 @@ import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tinyface_core.errors import ResourceError
@@ -89,10 +89,28 @@ def _best_precision(device: Literal["cpu", "cuda"]) -> tuple[Literal["fp32", "bf
 
 
 def prepare(network: HRNetwork, runtime: Runtime) -> HRNetwork:
-    """The network ready for inference, changed in place: batch-norm folded in fp32, then cast, channels last."""
+    """The network ready for inference, changed in place: batch-norm folded in fp32, then cast, channels last.
+
+    The heads stay in fp32, and so do the parts that the trunk names as exact: little work, most of the rounding error
+    (docs/performance.md). Each convolution takes its input in its own precision.
+    """
     network.eval().requires_grad_(False)
     _fold_batch_norm(network)
-    return network.to(runtime.device, runtime.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(runtime.device)
+    exact: list[nn.Module] = [network.heads]
+    exact += [network.trunk.get_submodule(name) for name in network.trunk.exact]
+    inside = {module for part in exact for module in part.modules()}
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if module not in inside:
+                module.to(runtime.dtype)
+            module.register_forward_pre_hook(_input_as_weight)
+    return network
+
+
+def _input_as_weight(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0].to(cast(nn.Conv2d, module).weight.dtype),)
 
 
 def _fold_batch_norm(module: nn.Module) -> None:

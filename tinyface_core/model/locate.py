@@ -6,6 +6,7 @@ Workers get the address, never the weights: each node fetches a file once and ch
 from __future__ import annotations
 
 import getpass
+import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def _download(uri: str, storage: Storage, sha256: str | None = None) -> Path:
     folder = Path(tempfile.gettempdir()) / f"tinyface-models-{getpass.getuser()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     info = storage.stat(uri) if sha256 is None else None
-    key = sha256 or f"{abs(hash((uri, info.version if info else None))):x}"
+    key = sha256 or hashlib.sha256(f"{uri}\0{info.version if info else ''}".encode()).hexdigest()
     path = folder / f"{key}.safetensors"
     with FileLock(f"{path}.lock"):
         if not path.is_file():

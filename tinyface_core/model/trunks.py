@@ -41,11 +41,13 @@ class TrunkConfig:
 class Trunk(nn.Module):
     """Base of all trunks.
 
-    channels: stride -> number of feature channels. grids: stride -> where its cells look.
+    channels: stride -> number of feature channels. grids: stride -> where its cells look. exact: names of the parts
+    that stay in fp32 where the rest is computed in less.
     """
 
     channels: Mapping[int, int]
     grids: dict[int, CellGrid]
+    exact: tuple[str, ...] = ()
 
     def forward(self, image_N3HW: Tensor, deepest: int = 16) -> dict[int, Tensor]:
         """Features {stride: (N, channels, h, w)} for all strides up to `deepest`."""
@@ -187,6 +189,7 @@ class MobileNetV2(Trunk):
     channels = MappingProxyType({4: 144, 8: 192, 16: 576})
     # Index in torchvision's `features` of the block whose expansion is the feature.
     taps = MappingProxyType({4: 4, 8: 7, 16: 14})
+    exact = ("features.0", "features.1")  # weights up to 15 that cancel: most of the error that bf16 makes
     stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 1, 2))
 
     def __init__(self, config: TrunkConfig) -> None:

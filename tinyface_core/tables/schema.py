@@ -32,7 +32,7 @@ _PICTURE_FIELDS = [
     _field("member", pa.string(), "name inside the archive; null for a loose picture; bad UTF-8 shown as \\xNN"),
     _field("size_bytes", pa.int64(), "encoded bytes of the picture"),
     _field("sha256", pa.string(), "hex, of the encoded bytes"),
-    _field("source_version", pa.string(), "ETag or VersionId of the object, else mtime and size"),
+    _field("source_version", pa.string(), "ETag of the object, else mtime and size"),
     _field("source_modified", _instant, "last modification of the object"),
     _field("taken_at", pa.timestamp("us"), "EXIF time, without zone"),
     _field("format", _dictionary, "jpeg, png, webp, tiff, bmp, gif, heic, avif"),
