@@ -8,7 +8,6 @@ neighbour along. What still fails runs alone, bounded in time; what fails there 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,7 +73,7 @@ class Settling:
                 "See Ray's logs for why its workers die; what is committed stays, the same command resumes."
             )
         try:
-            ray.get(self._process_for(os.getpid).remote(), timeout=GROW_S)
+            ray.get(self._process_for(lambda: None).remote(), timeout=GROW_S)
         except GetTimeoutError as error:
             raise StopRun(
                 f"no node offered what one detector needs within {GROW_S:g} s; the same command resumes."
