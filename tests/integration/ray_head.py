@@ -5,6 +5,7 @@ Jobs join it by RAY_ADDRESS, which spares each of them the start. Its workers se
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -104,8 +105,9 @@ class RayHead:
         command += [f"--{key}={value}" for key, value in options.items()]
         with open(self.folder / "start.log", "wb") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.folder, env=ray_environment() | self._variables
-            )
+                command, stdout=log, stderr=log, cwd=self.folder, env=ray_environment() | self._variables,
+                preexec_fn=_die_with_parent,
+            )  # fmt: skip
 
     def _ready(self) -> bool:
         """Whether the head is up, and its dashboard answers, before the time is up."""
@@ -131,6 +133,11 @@ class RayHead:
         self._process.kill()
         self._process.wait()
         self._process = None
+
+
+def _die_with_parent() -> None:
+    """A test run that is killed leaves no Ray behind: its processes die with the one that is started here."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _free_ports(count: int) -> list[int]:

@@ -94,7 +94,7 @@ def test_every_form_on_disk_gives_the_same_detections(on_disk: Tables) -> None:
     loose = found["loose"]
     assert len(loose) == COUNT
     assert sorted(status for status, _ in loose.values()) == [*["ok"] * 6, "truncated"]
-    assert sum(len(faces) for _, faces in loose.values()) > 10
+    assert sum(len(faces) for _, faces in loose.values()) > len(loose), "few faces: the comparison says little"
     assert [form for form in FORMS if found[form] != loose] == []
 
 
