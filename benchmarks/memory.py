@@ -109,15 +109,18 @@ def compare(
     json_file: Annotated[Path | None, Parameter("--json")] = None,
 ) -> None:
     """Measures the 1080p picture and the large one."""
-    peaks = [measured(model, 1080, 1920, precision, FULL), measured(model, side, side, precision, zooms)]
     print(f"{model}, one thread\n")
     print("| picture | zooms | precision | faces | picture MB | peak MB | peak less picture MB | CPU s |")
-    print("|---|---|---|---:|---:|---:|---:|---:|")
-    for peak in peaks:
+    print("|---|---|---|---:|---:|---:|---:|---:|", flush=True)
+    peaks = []
+    for height, width, levels in ((1080, 1920, FULL), (side, side, zooms)):
+        peak = measured(model, height, width, precision, levels)
+        peaks.append(peak)
         shown = " ".join(f"{zoom:g}" for zoom in peak.zooms)
         print(
             f"| {peak.width} x {peak.height} | {shown} | {peak.precision} | {peak.faces} | {peak.picture_mb:.0f} "
-            f"| {peak.peak_mb:.0f} | {peak.beside_mb:.0f} | {peak.cpu_s:.1f} |"
+            f"| {peak.peak_mb:.0f} | {peak.beside_mb:.0f} | {peak.cpu_s:.1f} |",
+            flush=True,
         )
     print(f"\nthe large picture needs {peaks[1].beside_mb / peaks[0].beside_mb:.2f} of the 1080p one, beside itself")
     if json_file is not None:

@@ -130,12 +130,14 @@ def main(
 ) -> None:
     """Compares the two precisions. model: the bundled ones by default. limit: of the first pictures."""
     shown = list(pictures_in(pictures))[:limit]
-    found = [row for name in model or bundled_names() for row in compared(name, shown, precision)]
     print(f"{len(shown)} pictures, {precision} against fp32\n")
     print("| model | boxes of | score above | boxes | the other has too | border | score | box | gone |")
-    print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
-    for row in found:
-        print(row.row())
+    print("|---|---|---:|---:|---:|---:|---:|---:|---:|", flush=True)
+    found = []
+    for name in model or bundled_names():
+        for row in compared(name, shown, precision):
+            print(row.row(), flush=True)
+            found.append(row)
     if json_file is not None:
         json_file.write_text(json.dumps([asdict(row) for row in found], indent=1) + "\n")
 

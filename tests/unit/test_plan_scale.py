@@ -13,7 +13,7 @@ COUNT = 1_000_000
 PEAK_BYTES = 600_000_000
 
 PROGRAM = """
-import json, resource, sys, time
+import json, sys, time
 from datetime import UTC, datetime
 from itertools import islice
 from tinyface_core.archive.record import Kind, Source, Unit
@@ -21,6 +21,10 @@ from tinyface_core.storage import Storage
 from tinyface_core.tables.plan import Plan
 
 count, output = int(sys.argv[1]), sys.argv[2]
+
+def peak_bytes():  # of this program: ru_maxrss would count the process that it was forked from
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
 
 def listing():  # in no order: 7919 is prime to the count
     modified = datetime(2024, 1, 1, tzinfo=UTC)
@@ -42,7 +46,7 @@ uris = [unit.sources[0].uri for unit in plan.units()]
 print(json.dumps({
     "new": first.sources_new, "units": first.units_new, "unchanged": again.sources_unchanged,
     "sorted": uris == sorted(uris), "pictures": sum(len(unit.sources) for unit in plan.units()),
-    "planned_s": planned_s, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    "planned_s": planned_s, "peak_bytes": peak_bytes(),
 }))
 """
 

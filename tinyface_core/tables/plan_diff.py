@@ -66,6 +66,7 @@ class PlanDiff:
         self._dead: set[int] = set()
         self._database = duckdb.connect(
             config={
+                "enable_progress_bar": False,  # it would go to the job's stdout
                 "memory_limit": f"{memory_bytes >> 20}MiB",
                 "temp_directory": str(folder / "spill"),
                 "threads": 2,
