@@ -66,7 +66,6 @@ class PlanDiff:
         self._dead: set[int] = set()
         self._database = duckdb.connect(
             config={
-                "enable_progress_bar": False,  # it would go to the job's stdout
                 "memory_limit": f"{memory_bytes >> 20}MiB",
                 "temp_directory": str(folder / "spill"),
                 "threads": 2,
@@ -74,6 +73,7 @@ class PlanDiff:
                 "autoinstall_known_extensions": False,
             }
         )
+        self._database.execute("SET enable_progress_bar = false")  # it would go to the job's stdout
 
     def close(self) -> None:
         self._database.close()
