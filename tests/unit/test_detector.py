@@ -265,6 +265,17 @@ def test_tiled_equals_whole(zoom: float) -> None:
         assert largest_difference(one, other, zoom) <= 1e-4
 
 
+def test_memory_goes_back_between_tiles_and_small_pictures_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs time, and only the tiles of a large picture need it."""
+    given_back: list[int] = []
+    monkeypatch.setattr("tinyface_core.detect.detector.give_memory_back", lambda: given_back.append(1))
+    detector = bright_detector(one_shape(SMALL), options(1, tile_px=160 * 160))
+    detector(bright_picture(148, 172))
+    assert given_back == []
+    detector(bright_picture(296, 424))
+    assert len(given_back) == len(list(tiles((296, 424), align=8, halo_px=detector.network.halo_px, max_px=160 * 160)))
+
+
 def test_the_same_picture_gives_the_same_bits_again() -> None:
     picture = cloudy_picture(331, 453, seed=4)
     first, second = (toy_detector(options(0.5, 1))(picture) for _ in range(2))

@@ -7,13 +7,14 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch import nn
 
 from tests.toy_network import calibrated, cloudy_picture
 from tinyface_core.detect import runtime
-from tinyface_core.detect.runtime import Runtime, choose_runtime, prepare
+from tinyface_core.detect.runtime import Runtime, choose_runtime, give_memory_back, prepare
 from tinyface_core.errors import ResourceError
 from tinyface_core.model.trunks import TrunkName
 
@@ -130,6 +131,18 @@ def test_cuda_without_a_device_is_refused_with_the_mend(machine: Machine) -> Non
     machine.has()
     with pytest.raises(ResourceError, match=r"--device cuda.*--device cpu"):
         choose_runtime("cuda")
+
+
+def test_memory_that_a_heap_holds_goes_back_to_the_system() -> None:
+    """Blocks too small for pages of their own stay with the process while a later one lives."""
+    process = psutil.Process()
+    blocks = [torch.ones(25_000) for _ in range(2_000)]
+    last = torch.ones(25_000)
+    full = process.memory_info().rss
+    del blocks
+    give_memory_back()
+    assert full - process.memory_info().rss > 150 << 20
+    assert float(last.sum()) == 25_000
 
 
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2"])

@@ -21,7 +21,7 @@ from tinyface_core.detect.decode import Candidates, CellDecoder
 from tinyface_core.detect.detections import Detections
 from tinyface_core.detect.pyramid import Level, Zooms, levels_for, smallest_face_px
 from tinyface_core.detect.resize import resize_region
-from tinyface_core.detect.runtime import Runtime, choose_runtime, prepare
+from tinyface_core.detect.runtime import Runtime, choose_runtime, give_memory_back, prepare
 from tinyface_core.detect.tiling import Tile, tiles
 from tinyface_core.errors import GeometryError
 from tinyface_core.model.checkpoint import ModelSpec, find_bundled, load_checkpoint
@@ -103,6 +103,9 @@ class Detector:
                 maps = self.network(self._shown(rgb_HW3, level, tile))
                 kept, first_cell = tile.keep(maps, self.network.grid.stride)
                 parts.append(self.decoder.decode(kept, first_cell, level, self.min_score))
+                del maps, kept
+                if tile.window.hw != level.size.image_hw:
+                    give_memory_back()
         return Candidates.joined(parts)
 
     def _shown(self, rgb_HW3: Tensor, level: Level, tile: Tile) -> Tensor:
