@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -73,21 +75,38 @@ def test_one_large_unit_is_worked_by_all_detectors(shared: tuple[Path, str], not
     assert shares[0] >= 24
 
 
-def test_a_run_on_one_cpu_with_a_limit_goes_on_where_it_stopped(tmp_path: Path, model: Path) -> None:
-    """--config gives options in either spelling; the command line wins; whole units until --limit is reached."""
+@pytest.fixture
+def crashed_ray() -> Iterator[dict[str, str]]:
+    """What a Ray that did not end well leaves behind: the address at which it was. Short, for sockets lie below."""
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        (Path(folder) / "ray").mkdir()
+        (Path(folder) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+        yield {"RAY_TMPDIR": folder}
+
+
+def test_a_run_on_one_cpu_with_a_limit_goes_on_where_it_stopped(
+    tmp_path: Path, crashed_ray: dict[str, str], ray_head: RayHead, model: Path
+) -> None:
+    """--config gives options in either spelling; the command line wins; whole units until --limit is reached.
+
+    The first run starts a Ray of its own, as there is none but a crashed one; the second joins a cluster.
+    """
     (tmp_path / "in").mkdir()
     for number in range(20):
         (tmp_path / "in" / f"{number:02}.jpg").write_bytes(cloud(number))
     (tmp_path / "job.yaml").write_text(f"model: {model}\nzooms: [0.5]\nunit_pictures: 6\nlimit: 1\nreport: false\n")
-    options = ["--input=in", "--output=out", "--config", "job.yaml", "--ray-address", "local"]
-    environment, tables = ray_environment() | {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}, Tables(tmp_path / "out")
-    run = Job(tmp_path / "log", environment, *options, "--limit", "7", cwd=tmp_path).wait().expect(0)
+    options = ["--input=in", "--output=out", "--config", "job.yaml"]
+    one_cpu, tables = (
+        ray_environment() | crashed_ray | {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'},
+        Tables(tmp_path / "out"),
+    )
+    run = Job(tmp_path / "log", one_cpu, *options, "--limit", "7", cwd=tmp_path).wait().expect(0)
     assert "a local Ray: 1 CPUs" in run.err
     assert "not all that is planned is worked" in run.out
     assert len(tables.statuses()) == 12
     assert not tables.run_facts["complete"]
     assert not (tmp_path / "out" / "report.html").exists()
-    run = Job(tmp_path / "log", environment, *options, "--limit=1000", cwd=tmp_path).wait().expect(0)
+    Job(tmp_path / "log", ray_head.environment, *options, "--limit=1000", cwd=tmp_path).wait().expect(0)
     assert len(tables.statuses()) == 20
     assert tables.run_facts["complete"]
     tables.validated()
