@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## find the faces of the bundled sample archive; the report lies in demo_output/
 	$(BIN)/python jobs/detect_archive.py --input demo/archive --output $(OUT)
-	@echo "Report to open in a browser: $(CURDIR)/$(OUT)/report.html"
+	@echo "Report to open in a browser: $(abspath $(OUT))/report.html"
 
 test: test-unit test-integration  ## every test: unit, then integration (a Ray and an S3 server of their own)
 

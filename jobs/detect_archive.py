@@ -19,7 +19,7 @@ from itertools import chain
 
 from finish import finish, show_dry_run
 from options import DetectArchive, job_app, run_job
-from prepare import Run, asked_for, decide_anew, decide_as_recorded
+from prepare import Run, asked_for, before_first_write, decide_anew, decide_as_recorded
 from ray_stages import Reading
 from ray_start import RaySession, choose_pool
 from tinyface_core.archive.candidates import CandidateFilter
@@ -39,20 +39,27 @@ def main(job: DetectArchive) -> int:
     """List, plan, work, commit, settle."""
     started, skipped = datetime.now(UTC), Counter[str]()
     storage, candidates = Storage(job.storage.options()), CandidateFilter(job.all_files, job.include, job.exclude)
-    output = OutputFolder(storage, job.output)
-    recorded = None if job.dry_run else output.check() is OutputState.OURS and output.settings()
-    carry = job.carry or tuple(recorded["carry"] if recorded else ())
-    listed = list_sources(
-        job.input, storage, candidates, carry=carry, on_skip=lambda kind: skipped.update([kind]), leave_out=[output.uri]
-    )
-    if job.dry_run:
-        show_dry_run(listed, skipped)
-        return 0
+    with before_first_write():
+        output = OutputFolder(storage, job.output)
+        recorded = None if job.dry_run else output.check() is OutputState.OURS and output.settings()
+        carry = job.carry or tuple(recorded["carry"] if recorded else ())
+        listed = list_sources(
+            job.input,
+            storage,
+            candidates,
+            carry=carry,
+            on_skip=lambda kind: skipped.update([kind]),
+            leave_out=[output.uri],
+        )
+        if job.dry_run:
+            show_dry_run(listed, skipped)
+            return 0
 
-    asked = asked_for(job, storage)
-    reading = Reading(storage, candidates, tuple(carried_fields(job.input, storage, carry)))
-    images_schema(reading.carried)  # refuses a carried column that has the name of ours
-    sources = chain([next(listed)], listed)  # an empty input is told here, before anything starts
+        asked = asked_for(job, storage)
+        reading = Reading(storage, candidates, tuple(carried_fields(job.input, storage, carry)))
+        images_schema(reading.carried)  # refuses a carried column that has the name of ours
+        sources = chain([next(listed)], listed)  # an empty input is told here, before anything starts
+
     with ExitStack() as stack:
         ray_session = RaySession(job.ray_address, stack)
         if recorded:

@@ -124,7 +124,7 @@ def show_summary(facts: Mapping[str, Any], output_uri: str, report_uri: str | No
         table.add_row(name, text)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(table)
-    where = output_uri.removeprefix("file://")
+    where = output_uri.removeprefix("file://").replace("'", "''")
     console.print(f"query: SELECT count(*), sum(num_faces) FROM '{where}/images/**/*.parquet'")
 
 

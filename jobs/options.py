@@ -7,6 +7,7 @@ codes are those of docs/job.md: 2 for whatever is wrong before the first write.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,6 +136,14 @@ class DetectArchive:
         for name, value, good, needed in checks:
             if not good:
                 raise SettingsError(f"{name} {value}: needs a number {needed}.")
+        for name, texts in (("--input", self.input), ("--output", (self.output,))):
+            if not all(text.strip() for text in texts):
+                raise SettingsError(f"{name}: is empty. An unset variable? Give `.` for the current folder.")
+        if "/runtime_resources/working_dir_files/" in os.getcwd() and _is_relative(self.output):
+            raise SettingsError(
+                f"--output {self.output}: under `ray job submit` a relative path lies in Ray's cache of the working "
+                "folder and would be lost. Give an absolute path or a url."
+            )
         self.levels()
         self.actor_range()
 
@@ -164,6 +173,10 @@ class DetectArchive:
         if not 1 <= smallest <= largest:
             raise SettingsError(f"--actors {self.actors}: give a number from 1 on, as 4, or a range, as 2..16.")
         return smallest, largest
+
+
+def _is_relative(path: str) -> bool:
+    return "://" not in path and not os.path.isabs(os.path.expanduser(path))
 
 
 def job_app(name: str, about: str) -> App:
@@ -223,6 +236,9 @@ def _config_file(tokens: list[str]) -> list[Callable[..., Any]]:
             raise SettingsError(f"--config {path}: cannot be read as YAML: {error}.") from error
         if not isinstance(values, dict):
             raise SettingsError(f"--config {path}: needs `option: value` lines.")
+        for name in values:
+            if str(name).replace("_", "-").startswith("no-"):
+                raise SettingsError(f"--config {path}: {name}: give the option itself with true or false.")
         plain = {str(name).replace("_", "-"): given for name, given in values.items()}
         return [cyclopts.config.Dict(plain, source=str(path))]
     return []

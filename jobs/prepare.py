@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,11 +21,11 @@ from ray_start import Pool
 from tinyface_core.detect.detector import TILE_PX, DetectOptions
 from tinyface_core.detect.pyramid import Zooms, adaptive_zooms
 from tinyface_core.detect.runtime import Runtime
-from tinyface_core.errors import CheckpointError, SettingsError
+from tinyface_core.errors import CheckpointError, InputError, SettingsError, StorageError
 from tinyface_core.model.checkpoint import ModelSpec, bundled_names, load_checkpoint
 from tinyface_core.model.locate import ModelAddress, fetch, locate
 from tinyface_core.picture.picture import DECODER_VERSION, Limits
-from tinyface_core.storage import Storage
+from tinyface_core.storage import ObjectError, Storage
 from tinyface_core.tables.claim import Claim
 from tinyface_core.tables.commit import Committer
 from tinyface_core.tables.output import OutputFolder, settings_hash
@@ -82,6 +84,15 @@ class Run:
     def committer(self) -> Committer:
         hashes = self.decided.hash, self.decided.model.sha256
         return Committer(self.reading.storage, self.output.uri, *hashes, self.reading.carried, check=self.claim.check)
+
+
+@contextmanager
+def before_first_write() -> Iterator[None]:
+    """A store that fails while nothing is written yet is a refusal: exit code 2."""
+    try:
+        yield
+    except (ObjectError, StorageError) as error:
+        raise InputError(str(error)) from error
 
 
 def asked_for(job: DetectArchive, storage: Storage) -> dict[str, Any]:

@@ -36,17 +36,25 @@ class ToDo:
     pictures: int = 0
 
     def __post_init__(self) -> None:
-        done = reached = 0
+        done = again = reached = 0
         for unit in self.plan.units():  # one pass: parsing 10^8 sources takes minutes
             self.planned += 1
             expected = expected_pictures(unit)
             if self._is_done(unit):
                 done += 1
                 self.totals[unit.name] = self.records[unit.name].totals
+            elif unit.name in self.records:
+                again += 1
             elif self.limit is None or reached < self.limit:
                 self.units += 1
                 self.pictures += expected
             reached += expected
+        if again:
+            log.warning(
+                "%d committed units are worked again and their rows replaced: their sources or carried values changed, "
+                "or, for archives, --include, --exclude or --all-files",
+                again,
+            )
         if done:
             log.info("%d of %d units are committed under these settings: skipped", done, self.planned)
 

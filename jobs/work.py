@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from prepare import Run
 from ray_chain import faces_in, rows_from
@@ -19,8 +20,8 @@ from ray_progress import RunProgress
 from ray_stages import work_item
 from ray_start import Pool
 from settle import Indexes, Settling
-from tinyface_core.archive.record import Unit
-from tinyface_core.errors import TooManyErrors
+from tinyface_core.archive.record import DENIED, Unit
+from tinyface_core.errors import StopRun, TooManyErrors
 from tinyface_core.tables.collect import UnitCollector
 from tinyface_core.tables.commit import Committer
 from tinyface_core.tables.plan import expected_pictures
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 WINDOW_UNITS, WINDOW_SOURCES = 2000, 200_000  # what the driver holds as rows of work, and puts into the object store
 COMMIT_THREADS, COMMITS_AHEAD = 4, 16
+DENIED_MOST = 1000  # pictures that wait for a first one that can be read
 JUDGED_FROM = 200  # pictures; a smaller sample says little
 
 
@@ -95,10 +97,12 @@ class CommitLoop:
         """
         with ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit") as pool:
             self._pool, self._writing = pool, dict[Future[UnitTotals], Unit]()
+            self._denied, self._has_read = list[tuple[Unit, pa.Table]](), False
             try:
                 for window in windows(units):
                     self._work_window(window, {name: suspects[name] for name in suspects.keys() & window.keys()})
                 self._finish(0)
+                self._check_denied(0)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -117,9 +121,29 @@ class CommitLoop:
             self._commit(units, *whole)
 
     def _commit(self, units: dict[str, Unit], name: str, rows: pa.Table) -> None:
-        unit = units[name]
+        """Writes a whole unit; one of which every object is denied waits until another object can be read."""
+        if not self._has_read and _all_denied(rows):
+            self._denied.append((units[name], rows))
+            self._check_denied(DENIED_MOST)
+            return
+        if rows["sha256"].null_count < len(rows):  # bytes came: a denial is that object's own affair
+            self._has_read = True
+            for unit, waiting in self._denied:
+                self._submit(unit, waiting)
+            self._denied.clear()
+        self._submit(units[name], rows)
+
+    def _submit(self, unit: Unit, rows: pa.Table) -> None:
         self._writing[self._pool.submit(self.committer.write, unit, self.hash_of(unit), rows)] = unit
         self._finish(COMMITS_AHEAD)
+
+    def _check_denied(self, most: int) -> None:
+        """Raises StopRun where more than `most` pictures wait: nothing at all can be read."""
+        if sum(len(rows) for _, rows in self._denied) > most:
+            raise StopRun(
+                f"no object could be read: {self._denied[0][1]['error_message'][0].as_py()}. Check the credentials and "
+                "the right to read (on S3, GetObject beside ListBucket); the same command goes on."
+            )
 
     def _finish(self, ahead: int) -> None:
         """Takes in what is written; waits for the oldest while more than `ahead` are under way."""
@@ -138,6 +162,13 @@ class CommitLoop:
                 f"{errors} of {pictures} pictures of this run are error rows, above --max-error-share {most:g}. "
                 "They are committed; see error_class in the images table, mend the cause and write to a new --output."
             )
+
+
+def _all_denied(rows: pa.Table) -> bool:
+    """Whether every picture of a unit is an error row for want of permission; False for a unit without pictures."""
+    denied = pc.sum(pc.starts_with(rows["error_message"], DENIED)).as_py() or 0
+    pictures = len(rows) - rows["status"].null_count
+    return bool(pictures) and int(denied) == pictures
 
 
 def windows(units: Iterable[Unit]) -> Iterator[dict[str, Unit]]:

@@ -84,15 +84,15 @@ def brands(*names: bytes) -> bytes:
 def test_archives_are_unsupported_not_unpacked(kind: str) -> None:
     error_class, message = refused(archive(kind))
     assert error_class is ErrorClass.UNSUPPORTED
-    assert f"nested archive ({kind})" in message
+    assert f"an archive ({kind})" in message
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"7z\xbc\xaf\x27\x1c" + bytes(90), "nested archive (7z)"),
-        (b"Rar!\x1a\x07\x01\0" + bytes(90), "nested archive (rar)"),
-        (b"\x28\xb5\x2f\xfd" + bytes(90), "nested archive (zstd)"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(90), "an archive (7z)"),
+        (b"Rar!\x1a\x07\x01\0" + bytes(90), "an archive (rar)"),
+        (b"\x28\xb5\x2f\xfd" + bytes(90), "an archive (zstd)"),
         (saved(upright_HW3(), "JPEG2000"), "JPEG 2000"),
         (b"\xff\x0a\x7f\x02" + bytes(40), "JPEG XL"),
         (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(40), "JPEG XL"),

@@ -13,11 +13,11 @@ from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.loose import read_loose
 from tinyface_core.archive.members import ArchiveBroken, Numbering
 from tinyface_core.archive.parquet import read_parquet
-from tinyface_core.archive.record import Kind, Record, Unit, UnitEnd, image_id_of
+from tinyface_core.archive.record import DENIED, Kind, Record, Unit, UnitEnd, image_id_of
 from tinyface_core.archive.tar import read_tar
 from tinyface_core.archive.zip import read_zip
 from tinyface_core.errors import ErrorClass, PictureError, Stage, StorageError
-from tinyface_core.storage import ObjectError, Storage
+from tinyface_core.storage import ObjectDenied, ObjectError, Storage
 
 
 def read_unit(
@@ -69,6 +69,8 @@ def _explained(error: Exception) -> PictureError:
     match error:
         case ArchiveBroken():
             return error.error
+        case ObjectDenied():
+            return PictureError(Stage.READ, ErrorClass.UNREADABLE, f"{DENIED}{error}")
         case ObjectError():
             return PictureError(Stage.READ, ErrorClass.UNREADABLE, str(error))
         case MemoryError():

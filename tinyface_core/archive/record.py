@@ -15,6 +15,9 @@ from typing import Any
 
 from tinyface_core.errors import PictureError
 
+# How the message of a 403 begins: one such object is an error row, but where nothing can be read the run must stop.
+DENIED = "permission denied: "
+
 
 class Kind(StrEnum):
     """What a source is, decided by its name (and, for Parquet, by its schema)."""

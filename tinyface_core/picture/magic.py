@@ -106,7 +106,10 @@ def format_of(data: bytes) -> str | PictureError:
     if head[4:8] == b"ftyp":
         return _by_brand(head)
     if archive := _match(_ARCHIVES, head):
-        return _error(ErrorClass.UNSUPPORTED, f"a nested archive ({archive}): unpack it, or name it as an input itself")
+        return _error(
+            ErrorClass.UNSUPPORTED,
+            f"an archive ({archive}), not looked into here: unpack it; tar, tar.gz and zip can be inputs",
+        )
     return _error(*_no_picture(head))
 
 

@@ -27,7 +27,8 @@ class LocalStore:
     """Files; see `Storage` for what each method promises."""
 
     def canonical(self, url: str) -> str:
-        return "file://" + _shown(os.path.abspath(url.removeprefix("file://")))
+        path = url.removeprefix("file://") if url.startswith("file://") else os.path.expanduser(url)
+        return "file://" + _shown(os.path.abspath(path))
 
     def stat(self, uri: str) -> ObjectInfo | None:
         try:
