@@ -158,6 +158,7 @@ def candidates_of(*boxes: tuple[list[float], float]) -> Candidates:
         torch.tensor([score for _, score in boxes]),
         torch.zeros(count, dtype=torch.long),
         torch.ones(count),
+        torch.arange(count),
     )
 
 
@@ -263,6 +264,14 @@ def test_tiled_equals_whole(zoom: float) -> None:
     assert len(whole_before.scores_K) > 100
     for one, other in ((whole_before, tiled_before), (whole, tiled)):
         assert largest_difference(one, other, zoom) <= 1e-4
+
+
+def test_equal_scores_fall_alike_in_tiles_and_whole() -> None:
+    """Every cell of every template scores the same, so only the order decides what NMS keeps."""
+    picture = bright_picture(213, 331)
+    whole, tiled = (hot_detector(one_shape(SMALL), options(1, tile_px=tile_px))(picture) for tile_px in (1 << 23, 4000))
+    assert len(whole) > 50
+    np.testing.assert_array_equal(tiled.boxes_K4, whole.boxes_K4)
 
 
 def test_memory_goes_back_between_tiles_and_small_pictures_do_without(monkeypatch: pytest.MonkeyPatch) -> None:

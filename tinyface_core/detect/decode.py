@@ -20,12 +20,16 @@ from tinyface_core.templates import TemplateSet
 
 @dataclass(frozen=True)
 class Candidates:
-    """Boxes before NMS. boxes_K4 float32 xyxy, continuous px of the picture; scores_K 0..1; ids int64; zooms."""
+    """Boxes before NMS. boxes_K4 float32 xyxy, continuous px of the picture; scores_K 0..1; ids int64; zooms.
+
+    cell_K: int64, the cell's place in the (template, row, column) order of its level's whole image.
+    """
 
     boxes_K4: Tensor
     scores_K: Tensor
     template_K: Tensor
     zoom_K: Tensor
+    cell_K: Tensor
 
     @classmethod
     def joined(cls, parts: list[Candidates]) -> Candidates:
@@ -35,11 +39,22 @@ class Candidates:
             torch.cat([part.scores_K for part in parts]),
             torch.cat([part.template_K for part in parts]),
             torch.cat([part.zoom_K for part in parts]),
+            torch.cat([part.cell_K for part in parts]),
         )
 
     def at(self, index: Tensor) -> Candidates:
         """Some of them: by a mask (K,) or by indices, in their order."""
-        return Candidates(self.boxes_K4[index], self.scores_K[index], self.template_K[index], self.zoom_K[index])
+        return Candidates(
+            self.boxes_K4[index],
+            self.scores_K[index],
+            self.template_K[index],
+            self.zoom_K[index],
+            self.cell_K[index],
+        )
+
+    def in_cell_order(self) -> Candidates:
+        """Those of one level in an order that its tiles do not change: NMS takes equal scores as they come."""
+        return self.at(self.cell_K.argsort())
 
 
 @dataclass(frozen=True)
@@ -60,20 +75,23 @@ class CellDecoder:
         outputs = [self.templates.outputs.index(i) for i in level.templates]
         logits_THW = maps.logits_NTHW[0, outputs].float()
         channel_K, row_K, column_K = (logits_THW > _logit(min_score)).nonzero(as_tuple=True)
+        scores_K = logits_THW[channel_K, row_K, column_K].sigmoid()
         output_K = logits_THW.new_tensor(outputs, dtype=torch.long)[channel_K]
         tx_K, ty_K, tw_K, th_K = maps.offsets_NT4HW[0][output_K, :, row_K, column_K].float().unbind(1)
         template_K = logits_THW.new_tensor(level.templates, dtype=torch.long)[channel_K]
         width_K, height_K = self._sizes(logits_THW)[template_K].unbind(1)
 
         first = self.grid.centre + 0.5 if self.rule.first_centre_px is None else self.rule.first_centre_px
-        x_K = first + self.grid.stride * (column_K + first_cell[1]) + width_K * tx_K
-        y_K = first + self.grid.stride * (row_K + first_cell[0]) + height_K * ty_K
+        row_K, column_K = row_K + first_cell[0], column_K + first_cell[1]
+        x_K = first + self.grid.stride * column_K + width_K * tx_K
+        y_K = first + self.grid.stride * row_K + height_K * ty_K
         half_x_K, half_y_K = width_K * tw_K.exp() / 2, height_K * th_K.exp() / 2
         boxes_K4 = torch.stack([x_K - half_x_K, y_K - half_y_K, x_K + half_x_K, y_K + half_y_K], dim=1)
         ratio_y, ratio_x = level.size.ratio_yx if self.rule.back == "size_ratio" else (level.zoom, level.zoom)
         boxes_K4 = boxes_K4 / boxes_K4.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
-        scores_K = logits_THW[channel_K, row_K, column_K].sigmoid()
-        return Candidates(boxes_K4, scores_K, template_K, torch.full_like(scores_K, level.zoom))
+        height, width = level.size.image_hw  # more than there are rows and columns of cells
+        cell_K = (template_K * height + row_K) * width + column_K
+        return Candidates(boxes_K4, scores_K, template_K, torch.full_like(scores_K, level.zoom), cell_K)
 
     def _sizes(self, like: Tensor) -> Tensor:
         """(width, height) of each template in px of the level's image, (25, 2)."""

@@ -94,9 +94,10 @@ class Detector:
         )
 
     def candidates(self, rgb_HW3: Tensor, levels: list[Level]) -> Candidates:
-        """All boxes above the threshold before NMS, level by level, tile by tile."""
-        parts = []
+        """All boxes above the threshold before NMS, level by level, in an order that tiles do not change."""
+        found = []
         for level in levels:
+            parts = []
             for tile in tiles(
                 level.size.image_hw, align=self.network.strides[-1], halo_px=self.network.halo_px, max_px=self.tile_px
             ):
@@ -106,7 +107,8 @@ class Detector:
                 del maps, kept
                 if tile.window.hw != level.size.image_hw:
                     give_memory_back()
-        return Candidates.joined(parts)
+            found.append(Candidates.joined(parts).in_cell_order())
+        return Candidates.joined(found)
 
     def _shown(self, rgb_HW3: Tensor, level: Level, tile: Tile) -> Tensor:
         """The tile's window as the network takes it, (1, 3, h, w) float32; a sliver is filled up to one coarse cell."""
