@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 OUT    ?= demo_output
+# Test processes: one more than two cores, as many tests wait.
+TESTERS ?= 3
 
 # A local Ray asks for a token that it makes in the home folder; tests and the demo talk to their own Ray only.
 export RAY_AUTH_MODE ?= disabled
@@ -30,7 +32,7 @@ demo: $(STAMP)  ## find the faces of the bundled sample archive; the report lies
 test: test-unit test-integration  ## every test: unit, then integration (a Ray and an S3 server of their own)
 
 test-unit: $(STAMP)
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist worksteal tests/unit
 
 test-integration: $(STAMP)
 	$(BIN)/python -m pytest tests/integration
