@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from prepare import Run, versions
-from tinyface_core.archive.record import Source
+from tinyface_core.archive.candidates import extension_of
+from tinyface_core.archive.record import Kind, Source
 from tinyface_core.report.html import write_report
 from tinyface_core.tables.unit_tables import UnitTotals, sum_totals
 from to_do import ToDo
@@ -20,27 +21,37 @@ from work import Worked
 
 log = logging.getLogger(__name__)
 
+TYPES = 30  # lines of a dry run
 NAMED = 12  # kinds of skips and errors that the last screen names
 
 
 def show_dry_run(sources: Iterable[Source], skipped: Counter[str]) -> None:
-    """Prints what would be read, by type, with sizes. The listing is streamed; nothing is written."""
+    """Prints what would be read, by type, with sizes. The listing is streamed; nothing is written.
+
+    Types are those of the names: what a file holds is seen when it is read.
+    """
     counts: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for source in sources:
-        counts[source.kind] += 1
-        sizes[source.kind] += source.size_bytes or 0
+        kind = extension_of(source.uri) or "no extension" if source.kind is Kind.PICTURE else str(source.kind)
+        if kind not in counts and len(counts) >= TYPES:
+            kind = "others"
+        counts[kind] += 1
+        sizes[kind] += source.size_bytes or 0
     table = Table(title="What would be read", title_justify="left")
     for heading in ("type", "objects", "size"):
         table.add_column(heading, justify="left" if heading == "type" else "right")
     for kind, count in counts.most_common():
-        table.add_row(str(kind), f"{count:,}", _size(sizes[kind]))
+        table.add_row(kind, f"{count:,}", _size(sizes[kind]))
     table.add_row("all", f"{counts.total():,}", _size(sizes.total()), style="bold")
     console = Console(highlight=False)
     console.print(table)
     if skipped:
         console.print(f"skipped, no pictures: {_listed(skipped)}", markup=False)
-    console.print("Nothing was written. Members of archives are counted when they are read.")
+    console.print(
+        "Nothing was written. --limit is not applied here; an object that two inputs name is listed twice and read "
+        "once; what archives hold is counted when they are read."
+    )
 
 
 def finish(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Counter[str]) -> None:
@@ -49,7 +60,7 @@ def finish(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Co
     skipped: by extension, of this run's listing; what archives held is in the units' totals.
     """
     run.output.delete_success()
-    run.committer.sweep(to_do.plan.names())
+    run.committer.sweep(to_do.plan.names(), to_do.commits())
     facts = _facts(run, to_do, worked, started, skipped)
     run.output.write_run(facts, started)
     report_uri = _report(run, facts, anew=worked.units > 0) if run.job.report else None

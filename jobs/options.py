@@ -20,8 +20,8 @@ from cyclopts import App, Group, Parameter
 from rich.console import Console
 
 from signals import TERMINATED, Terminated, leave
-from tinyface_core.errors import SettingsError, TinyfaceError
-from tinyface_core.storage import StorageOptions
+from tinyface_core.errors import SettingsError, StorageError, TinyfaceError
+from tinyface_core.storage import ObjectError, StorageOptions
 
 INTERRUPTED = 130
 
@@ -33,7 +33,7 @@ Texts = tuple[str, ...]
 
 
 def _many(group: Group) -> Parameter:
-    return Parameter(group=group, negative=(), consume_multiple=True, show_default=False)
+    return Parameter(group=group, negative=(), consume_multiple=1, show_default=False)
 
 
 @Parameter(name="*")
@@ -204,6 +204,8 @@ def run_job(app: App, tokens: list[str] | None = None) -> int:
         return _refused(str(error), 2)
     except TinyfaceError as error:
         return _refused(str(error), error.exit_code)
+    except ObjectError as error:  # of an object that no run can do without
+        return _refused(f"{error}; the same command goes on.", StorageError.exit_code)
     except KeyboardInterrupt:
         return _refused("interrupted; the same command resumes.", INTERRUPTED)
     except Terminated:
@@ -233,7 +235,7 @@ def _config_file(tokens: list[str]) -> list[Callable[..., Any]]:
         try:
             values = yaml.safe_load(path.read_text())
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SettingsError(f"--config {path}: cannot be read as YAML: {error}.") from error
+            raise SettingsError(f"--config {path}: cannot be read as YAML: {' '.join(str(error).split())}.") from error
         if not isinstance(values, dict):
             raise SettingsError(f"--config {path}: needs `option: value` lines.")
         for name in values:

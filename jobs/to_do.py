@@ -61,6 +61,10 @@ class ToDo:
     def __iter__(self) -> Iterator[Unit]:
         return (unit for unit in take(self.plan.units(), self.limit) if not self._is_done(unit))
 
+    def commits(self) -> dict[str, str]:
+        """unit -> commit of what was committed before this run."""
+        return {name: record.commit for name, record in self.records.items()}
+
     def hash_of(self, unit: Unit) -> str:
         """What the unit's rows depend on besides the settings; loose pictures were filtered when they were listed."""
         loose = unit.sources[0].kind is Kind.PICTURE
@@ -90,10 +94,16 @@ def find_to_do(run: Run, sources: Iterable[Source]) -> ToDo:
 
     change = plan.update(sources, cut, retire=retire)
     log.info(_told(change))
+    to_do = ToDo(
+        plan,
+        committed(reading.storage, output.uri),
+        run.decided.hash,
+        json.dumps(asdict(reading.candidates), sort_keys=True),
+        run.job.limit,
+    )
     if change.units_unchanged or change.retired:
-        run.committer.sweep(plan.names())
-    filter_id = json.dumps(asdict(reading.candidates), sort_keys=True)
-    return ToDo(plan, committed(reading.storage, output.uri), run.decided.hash, filter_id, run.job.limit)
+        run.committer.sweep(plan.names(), to_do.commits())
+    return to_do
 
 
 def _told(change: PlanChange) -> str:

@@ -11,7 +11,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from options import StorageFlags, job_app, run_job
+from tinyface_core.errors import InputError
 from tinyface_core.storage import Storage
+from tinyface_core.tables.output import OutputFolder, OutputState
 from tinyface_core.tables.validate import validate
 
 app = job_app(
@@ -40,6 +42,8 @@ def validate_output(
         A missing _SUCCESS is no violation, nor are files that the next run's sweep removes.
     """
     store = Storage((storage or StorageFlags()).options())
+    if OutputFolder(store, output).state() is OutputState.EMPTY:
+        raise InputError(f"no output of detect_archive.py: {store.canonical(output)}: nothing is there.")
     report = validate(store, store.canonical(output), unfinished_ok=unfinished_ok)
     print(report)
     return report.exit_code

@@ -34,7 +34,7 @@ def test_a_dry_run_tells_types_and_sizes_and_writes_nothing(tmp_path: Path) -> N
     told = {
         cells[0]: cells[1:] for cells in (re.split(r"\s*[│|]\s*", line.strip(" │|")) for line in run.out.splitlines())
     }
-    assert told["picture"] == ["3", "3.0 KiB"]
+    assert told[".jpg"] == ["3", "3.0 KiB"]
     assert told["tar"] == ["1", "10.0 KiB"]
     assert told["zip"][0] == "1"
     assert told["all"][0] == "5"

@@ -35,7 +35,7 @@ def make_record(
         uri=uri,
         member=None,
         image_id=image_id_of(uri),
-        data=b"encoded %d" % index if read else None,
+        data=b"\xff\xd8\xff encoded %d" % index if read else None,
         size_bytes=1000 + index if read else None,
         sha256=f"{index:064x}" if read else None,
         source_version="v1",
@@ -84,7 +84,7 @@ def make_rows(
     builder = RowBuilder(records_table(unit.name, values, carried), carried)
     for row, _ in builder.encoded():
         if row in failing:
-            builder.add(row, failing[row], format="jpeg")
+            builder.add(row, failing[row])
         else:
             builder.add(row, Picture(RGB, "jpeg"), make_detections(faces, seed + row))
     return builder.table()

@@ -70,15 +70,6 @@ def test_a_whole_unit_stays_out_when_it_comes_again() -> None:
     assert collector.missing() == {}
 
 
-def test_a_forgotten_unit_can_be_collected_anew() -> None:
-    collector = UnitCollector()
-    unit = make_unit(3)
-    rows = make_rows(unit)
-    collector.add(rows)
-    collector.forget(unit.name)
-    assert len(collector.add(rows)) == 1
-
-
 def test_a_unit_is_whole_only_with_its_end_marker() -> None:
     collector = UnitCollector()
     unit = make_unit(5)

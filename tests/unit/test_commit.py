@@ -328,11 +328,13 @@ def test_what_is_known_saves_reading_but_never_decides(output: Output, monkeypat
     other = make_unit(3, "other")
     for unit in (UNIT, other):
         output.committer.write(unit, "sources", make_rows(unit))
-    known = {name: record.commit for name, record in output.committed().items()}
+    known, writer = {name: record.commit for name, record in output.committed().items()}, output.committer
+    output.committer = output.new_driver()
     opened = []
     real = Storage.open
     monkeypatch.setattr(Storage, "open", lambda self, uri, version=None: opened.append(uri) or real(self, uri, version))
     assert output.committer.sweep({UNIT.name, other.name}, known) == Swept()
+    assert writer.sweep({UNIT.name, other.name}) == Swept()  # it knows what it wrote
     assert opened == []
     output.committer.write(UNIT, "sources", make_rows(UNIT, seed=5))  # `known` is now out of date
     assert output.committer.sweep({UNIT.name, other.name}, known) == Swept(detections=1)

@@ -40,5 +40,10 @@ def test_an_unfinished_output_may_be_allowed(output: Path) -> None:
     assert run_job(app, [str(output), "--unfinished-ok"]) == 0
 
 
+def test_where_there_is_no_output_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_job(app, [str(tmp_path / "elsewhere")]) == 2
+    assert "elsewhere: nothing is there" in capsys.readouterr().err
+
+
 def test_an_unknown_option_ends_with_2(output: Path) -> None:
     assert run_job(app, [str(output), "--fast"]) == 2

@@ -123,6 +123,26 @@ def test_a_name_that_is_not_utf8_can_be_read_by_its_uri(tmp_path: Path) -> None:
     assert Storage().read(source.uri, source.version) == b"latin"
 
 
+def test_two_names_never_share_a_uri(tmp_path: Path) -> None:
+    """A raw byte, and the same byte written out in a name: both are pictures of their own, and both can be read."""
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.jpg")).write_bytes(b"byte")
+    (tmp_path / "bad\\xff.jpg").write_bytes(b"written out")
+    (tmp_path / "in\\x5cner").mkdir()
+    (tmp_path / "in\\x5cner" / "a.jpg").write_bytes(b"inner")
+    sources = listed(tmp_path)
+    read = {source.uri.removeprefix(f"file://{tmp_path}/"): Storage().read(source.uri) for source in sources}
+    assert read == {
+        "bad\\xff.jpg": b"byte", "bad\\x5cxff.jpg": b"written out", "in\\x5cx5cner/a.jpg": b"inner",
+    }  # fmt: skip
+    for source in sources:  # as a query gives it, and as a shell does
+        assert listed_uris(source.uri) == [source.uri]
+    assert listed_uris(str(tmp_path / "in\\x5cner")) == [f"file://{tmp_path}/in\\x5cx5cner/a.jpg"]
+
+
+def listed_uris(url: str) -> list[str]:
+    return [source.uri for source in list_sources([url], Storage(), CandidateFilter())]
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
@@ -159,7 +179,9 @@ def test_parquet_under_a_folder_is_pictures_or_skipped(tmp_path: Path) -> None:
 
 def test_a_text_of_urls(folder: Path) -> None:
     absolute = f"{folder}/z.zip\nfile://{folder}/sub/e.json\ns3://b/k k.jpg\n"
-    (folder / "list.txt").write_text(f"\ufeffa.jpg\r\n\n./sub/../sub/c.png\n{absolute}gone.jpg\n b c%20.JPG ")
+    (folder / "list.txt").write_text(
+        f"\ufeffa.jpg\r\n\n# those below\n./sub/../sub/c.png\n{absolute}gone.jpg\n b c%20.JPG "
+    )
     manifest = [source for source in listed(folder / "list.txt") if not source.uri.startswith("s3:")]
     assert [source.uri.removeprefix(f"file://{folder}/") for source in manifest] == [
         "a.jpg", "sub/c.png", "z.zip", "sub/e.json", "gone.jpg", "b c%20.JPG",
@@ -182,7 +204,7 @@ def test_a_csv_with_carried_columns(folder: Path, separator: str) -> None:
     (folder / "list.csv").write_text("\n".join(separator.join(row) for row in rows))
     sources = listed(folder / "list.csv", carry=["who", "id"])
     assert [source.carried for source in sources] == [
-        {"who": "Ann, B.", "id": "1"}, {"who": "", "id": "2"}, {"who": None, "id": "3"},
+        {"who": "Ann, B.", "id": "1"}, {"who": None, "id": "2"}, {"who": None, "id": "3"},
     ]  # fmt: skip
     assert carried_fields([str(folder / "list.csv")], Storage(), ["who"]) == [pa.field("who", pa.string())]
 
@@ -289,8 +311,12 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return original(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(InputError, match=r"no permission below .*locked"):
+    with pytest.raises(InputError, match=r"no permission below .*locked.*--exclude 'folder/\*\*'"):
         listed(tmp_path)
+    for exclude in ("locked/**", "lock*/**"):
+        assert names(listed(tmp_path, candidates=CandidateFilter(exclude=(exclude,))), tmp_path) == ["a.jpg"]
+    with pytest.raises(InputError, match="no permission"):  # there may be other names below
+        listed(tmp_path, candidates=CandidateFilter(exclude=("locked/**/*.png", "locked/*")))
 
 
 def test_nothing_but_the_output(tmp_path: Path) -> None:

@@ -68,14 +68,29 @@ def test_of_many_foreign_files_a_few_are_named(tmp_path: Path) -> None:
 
 
 def test_an_output_with_settings_is_ours_and_with_tables_but_without_a_plan_refused(tmp_path: Path) -> None:
-    out = folder(tmp_path)
+    out, part = folder(tmp_path), f"detections/part-{'1' * 32}-{'2' * 32}.parquet"
     out.write_settings(ASKED)
     assert out.check() is OutputState.OURS  # killed before its plan: goes on
-    put(tmp_path, "_run/plan/000001-0.parquet", "detections/part-1-2.parquet")
-    with pytest.raises(OutputError, match=r"detections/part-1-2\.parquet.*no plan"):
+    put(tmp_path, "_run/plan/000001-0.parquet", part)
+    with pytest.raises(OutputError, match=rf"{part}.*no plan"):
         out.check()
     put(tmp_path, "_run/plan/000001.complete")
     assert out.check() is OutputState.OURS
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["images/old.parquet", "images/2024/part-{0}.parquet", "detections/part-{0}.parquet", "images/part-.parquet"],
+)
+def test_tables_that_queries_would_read_too_are_named(name: str, tmp_path: Path) -> None:
+    out, one = folder(tmp_path), "0" * 32
+    out.write_settings(ASKED)
+    put(tmp_path, "_run/plan/000001.complete", f"images/part-{one}.parquet", f"detections/part-{one}-{one}.parquet")
+    put(tmp_path, "images/notes.txt")  # which no glob of ours matches
+    assert out.check() is OutputState.OURS
+    put(tmp_path, name.format(one))
+    with pytest.raises(OutputError, match=re.escape(name.format(one))):
+        out.check()
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -216,9 +231,8 @@ def test_success_comes_and_goes(tmp_path: Path) -> None:
     out = folder(tmp_path)
     out.delete_success()
     out.write_success()
-    assert out.succeeded()
+    assert (tmp_path / "_SUCCESS").read_bytes() == b""
     out.delete_success()
-    assert not out.succeeded()
     assert not (tmp_path / "_SUCCESS").exists()
 
 

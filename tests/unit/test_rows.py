@@ -36,7 +36,7 @@ def test_records_and_the_end_marker_become_rows_of_the_declared_schema() -> None
     assert read["kind"] == failed["kind"] == "record"
     assert (read["index"], read["data"], read["size_bytes"], read["source_modified"]) == (
         0,
-        b"encoded 0",
+        b"\xff\xd8\xff encoded 0",
         1000,
         MODIFIED,
     )
@@ -83,7 +83,7 @@ def test_a_name_that_is_not_utf8_shows_its_bytes() -> None:
 
 def test_a_decoded_picture_has_every_column() -> None:
     builder = RowBuilder(records_table(UNIT.name, [make_record(UNIT, 2)]))
-    assert list(builder.encoded()) == [(0, b"encoded 2")]
+    assert list(builder.encoded()) == [(0, b"\xff\xd8\xff encoded 2")]
     found = make_detections(4)
     builder.add(0, Picture(RGB, "png", exif_orientation=6, taken_at=datetime(2020, 2, 29, 1, 2, 3)), found)
     table = builder.table()

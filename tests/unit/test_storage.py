@@ -44,6 +44,20 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 # Uris and options
 
 
+def test_a_protocol_that_cannot_be_opened_is_told_in_one_line(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError, match=r"cannot open nosuch:// urls: [^\n]+$"):
+        storage.stat("nosuch://a")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionRefusedError(111, "Connection\nrefused")
+
+    monkeypatch.setattr("fsspec.filesystem", refuse)
+    with pytest.raises(SettingsError, match=r"cannot open ftp:// urls: \[Errno 111\] Connection refused: check"):
+        storage.stat("ftp://127.0.0.1:1/a.jpg")
+
+
 @pytest.mark.parametrize(
     ("url", "uri"),
     [
@@ -506,6 +520,10 @@ def test_s3_listing(s3: Any) -> None:
     assert list(storage.list("s3://b", starts_with="20")) == []
     assert client.asked[0][1]["Prefix"] == "20"
     assert list(storage.list("s3://none")) == []
+    storage, client = s3({}, answered("NoSuchBucket", 404), answered("AccessDenied", 403))
+    assert not storage.has_folder("s3://b/a")
+    with pytest.raises(StorageError, match="no such bucket: none"):
+        storage.has_folder("s3://none/a")
     with pytest.raises(ObjectDenied):
         list(storage.list("s3://b"))
 

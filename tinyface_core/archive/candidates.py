@@ -55,6 +55,10 @@ class CandidateFilter:
             return "excluded"
         return "excluded" if _any(self._excluded, name) else None
 
+    def may_enter(self, folder: str) -> bool:
+        """False where all that lies below is left out, as `exclude` does with `folder/**`; folder: as a name."""
+        return not all(_any(self._excluded, f"{folder}/{below}") for below in ("\0", "\0/\0"))
+
     @cached_property
     def _included(self) -> list[tuple[bool, re.Pattern[str]]]:
         return [_pattern(glob) for glob in self.include]

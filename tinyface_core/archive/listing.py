@@ -94,7 +94,7 @@ def _types_of(one: Input, storage: Storage, carry: Sequence[str]) -> dict[str, p
 
 
 def _first_parquet(one: Input, storage: Storage) -> ObjectInfo | None:
-    for info, _ in _below(one, storage):
+    for info, _ in _below(one, storage, CandidateFilter()):
         if kind_of(info.uri) is Kind.PARQUET and (columns := parquet_columns(info, storage)) and columns.has_pictures:
             return info
     return None
@@ -135,27 +135,32 @@ def _sources(
                 assert one.info is not None
                 yield candidates.left_out(one.uri) or _source(one.info)
             case _:
-                for info, name in _below(one, storage):
+                for info, name in _below(one, storage, candidates):
                     if not info.uri.startswith(leave_out):
                         yield candidates.skipped_as(name) or _found(info, storage, candidates)
     except ObjectDenied as error:
-        raise InputError(f"no permission below {one.uri}: {error}: ask for the right to list, or exclude it") from error
+        raise InputError(
+            f"no permission below {one.uri}: {error}: ask for the right to list, or leave the folder out, as in "
+            "--exclude 'folder/**'"
+        ) from error
     except ObjectError as error:
         raise InputError(f"{one.uri} cannot be listed: {error}: start again") from error
 
 
-def _below(one: Input, storage: Storage) -> Iterator[tuple[ObjectInfo, str]]:
+def _below(one: Input, storage: Storage, candidates: CandidateFilter) -> Iterator[tuple[ObjectInfo, str]]:
     """Objects of a folder or glob, with their names below it."""
     if one.form is Form.FOLDER:
         below = len(one.uri.rstrip("/")) + 1
-        for info in storage.list(one.uri):
+        for info in storage.list(one.uri, enter=lambda folder: candidates.may_enter(folder[below:])):
             yield info, info.uri[below:]
         return
     glob = Glob(one.uri)
     below = len(glob.base) + 1
-    for info in storage.list(
-        glob.base, starts_with=glob.starts_with, enter=lambda folder: glob.may_hold(folder[below:])
-    ):
+
+    def enter(folder: str) -> bool:
+        return glob.may_hold(folder[below:]) and candidates.may_enter(folder[below:])
+
+    for info in storage.list(glob.base, starts_with=glob.starts_with, enter=enter):
         if glob.matches(info.uri[below:]):
             yield info, info.uri[below:]
 

@@ -1,6 +1,7 @@
 """Manifests: lists of urls in a text, CSV or Parquet file, each entry one picture or archive.
 
-Relative entries are resolved against the manifest's folder. An entry that is not there is a source all the same:
+Relative entries are resolved against the manifest's folder; a line of a text that starts with `#` is a comment, an
+empty cell of a CSV is null. An entry that is not there is a source all the same:
 reading it gives the error row. Entries were chosen one by one, so hidden names and sidecars among them are rows too.
 """
 
@@ -95,8 +96,9 @@ def _entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> It
 
 
 def _resolved(url: str, folder: str, storage: Storage) -> str:
-    if "://" in url or url.startswith("/"):
-        return storage.canonical(url)
+    if "://" in url or url.startswith(("/", "~/")):
+        # A path in a table or text is shown already: the bytes that were not UTF-8 stand there as \xNN.
+        return storage.canonical(f"file://{url}" if url.startswith("/") else url)
     scheme, _, path = folder.partition("://")
     if any(part in (".", "..") for part in url.split("/")):
         return f"{scheme}://{posixpath.normpath(f'{path}/{url}')}"
@@ -107,13 +109,13 @@ def _csv_entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -
     with _csv_rows(manifest, storage) as (names, rows):
         check_carried(manifest.uri, names, carry)
         if manifest.uri.lower().endswith(".txt"):
-            yield from ((row[0].strip(), {}) for row in rows)
+            yield from ((line, {}) for row in rows if not (line := row[0].strip()).startswith("#"))
             return
         column = names.index(_required_uri_column(manifest.uri, names))
         carried = {name: names.index(name) for name in carry}
         try:
             for row in rows:
-                values = {name: row[place] if place < len(row) else None for name, place in carried.items()}
+                values = {name: (row[place] or None) if place < len(row) else None for name, place in carried.items()}
                 yield (row[column].strip() if column < len(row) else ""), values
         except csv.Error as error:
             raise InputError(f"{manifest.uri}: not a CSV: {error}") from error

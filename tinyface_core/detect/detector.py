@@ -77,6 +77,8 @@ class Detector:
         Raises:
             GeometryError: not such an array.
         """
+        if not isinstance(rgb_HW3, np.ndarray):
+            raise GeometryError(f"a picture is an array, uint8 (H, W, 3), this is {type(rgb_HW3).__name__}.")
         if rgb_HW3.dtype != np.uint8 or rgb_HW3.ndim != 3 or rgb_HW3.shape[2] != 3 or 0 in rgb_HW3.shape:
             raise GeometryError(f"a picture is uint8 (H, W, 3), this is {rgb_HW3.dtype} {rgb_HW3.shape}.")
         picture_hw = (rgb_HW3.shape[0], rgb_HW3.shape[1])

@@ -39,8 +39,13 @@ class GenericStore:
         self._protocol = protocol
         try:
             self._fs = fsspec.filesystem(protocol, skip_instance_cache=True, **options.for_fsspec())
-        except (ImportError, ValueError, TypeError) as error:
-            raise SettingsError(options.hide(f"cannot open {protocol}:// urls: {error}")) from error
+        except Exception as error:  # some connect here, and each raises its own kinds
+            raise SettingsError(
+                options.hide(
+                    f"cannot open {protocol}:// urls: {' '.join(str(error).split()) or type(error).__name__}: "
+                )
+                + "check the url and --storage-option"
+            ) from error
 
     def canonical(self, url: str) -> str:
         return url

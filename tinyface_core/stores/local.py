@@ -1,7 +1,8 @@
 """The local disk as a store. The version of a file is `<mtime ns>-<size>`.
 
 Uris are `file://` and the absolute path, not percent-encoded, links not resolved. A file name that is not UTF-8
-is shown with `\\xNN` for its bad bytes, as no table can hold the raw bytes; such a uri opens the file it came from.
+is shown with `\\xNN` for its bad bytes, as no table can hold the raw bytes, and a name in which `\\xNN` is written,
+with `\\x5c` for that backslash: each uri opens the file that it came from.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO, cast
 from tinyface_core.errors import StorageError
 from tinyface_core.stores.base import ObjectChanged, ObjectDenied, ObjectInfo, ObjectMissing
 
+_ESCAPE = re.compile(r"\\(?=x[0-9a-f]{2})")
 _STREAM_BUFFER_BYTES = 1 << 20
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR)
 
@@ -27,8 +29,9 @@ class LocalStore:
     """Files; see `Storage` for what each method promises."""
 
     def canonical(self, url: str) -> str:
-        path = url.removeprefix("file://") if url.startswith("file://") else os.path.expanduser(url)
-        return "file://" + _shown(os.path.abspath(path))
+        if url.startswith("file://"):  # shown already
+            return "file://" + _readable(os.path.abspath(url.removeprefix("file://")))
+        return "file://" + _shown(os.path.abspath(os.path.expanduser(url)))
 
     def stat(self, uri: str) -> ObjectInfo | None:
         try:
@@ -155,14 +158,18 @@ class _CheckedFile(io.FileIO):
 
 def _path(uri: str) -> str:
     path = uri.removeprefix("file://")
-    if "\\x" in path and not os.path.lexists(path):
+    if "\\x" in path:
         raw = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), path.encode())
-        if os.path.lexists(raw):
+        if os.path.lexists(raw) or not os.path.lexists(path):  # else it was written by hand, as it stands
             return os.fsdecode(raw)
     return path
 
 
 def _shown(path: str) -> str:
+    return _readable(_ESCAPE.sub(r"\\x5c", path))
+
+
+def _readable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

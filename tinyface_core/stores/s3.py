@@ -85,8 +85,10 @@ class S3Store:
         bucket, prefix = _prefix(uri)
         try:
             page = self._call("listing", uri, "list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
-        except ObjectMissing:
-            return False
+        except ObjectMissing as error:
+            raise StorageError(
+                f"{self._options.hide(uri)}: no such bucket: {bucket}: check its name, and the endpoint"
+            ) from error
         return bool(page.get("Contents"))
 
     def read(self, uri: str, version: str | None) -> bytes:

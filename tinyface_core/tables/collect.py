@@ -145,11 +145,6 @@ class UnitCollector:
             result[name] = Missing(np.concatenate([gaps_K, beyond_K]).astype(np.int32), unit.count, known)
         return result
 
-    def forget(self, unit_name: str) -> None:
-        """Drops what is held of a unit, so that it can be collected anew."""
-        self._open.pop(unit_name, None)
-        self._whole.discard(unit_name)
-
 
 def _codes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int32]]:
     """(distinct values, for each row the position of its value there)."""

@@ -83,6 +83,7 @@ class Committer:
         self._model_hash = model_hash
         self._carried = tuple(carried)
         self._check = check
+        self._written: dict[str, str] = {}  # unit -> commit
         self._busy: set[str] = set()
         self._freed = threading.Condition()
         for table in ("images", "detections"):
@@ -109,6 +110,7 @@ class Committer:
                 self._storage.write(where, detections)
             self._check()
             self._storage.write(images_uri(self._output_uri, unit.name), images)
+        self._written[unit.name] = tables.commit
         return tables.totals
 
     def sweep(self, planned: AbstractSet[str], known: Mapping[str, str] | None = None) -> Swept:
@@ -117,8 +119,9 @@ class Committer:
 
         Args:
             planned: names of all units of the plan.
-            known: unit -> commit as its footer said it since this driver holds the output; saves reading it again.
-                It may be out of date: what is deleted was always compared with the footer as it is now.
+            known: unit -> commit as its footer said it since this driver holds the output; saves reading it again,
+                as what this committer wrote itself does. It may be out of date: what is deleted was always compared
+                with the footer as it is now.
         Raises:
             OutputError: there are units, but no plan: an output is never cleaned by an empty plan.
         """
@@ -128,7 +131,7 @@ class Committer:
                 f"{self._output_uri}: holds committed units, but the plan names none: not cleaned. "
                 "Is this the output of another run? Choose an empty folder."
             )
-        known = known or {}
+        known = {**(known or {}), **self._written}
         suspects = (
             (unit, files) for unit, files in found.items() if unit not in planned or files.may_be_stale(known.get(unit))
         )

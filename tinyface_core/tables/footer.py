@@ -61,6 +61,13 @@ def unit_of_temporary(uri: str) -> str | None:
     return match[1] if match else None
 
 
+def is_part(name: str) -> bool:
+    """Whether a name relative to the output, as `images/part-....parquet`, is one that `Committer` gives."""
+    table, _, file = name.partition("/")
+    pattern = {"images": _IMAGES_NAME, "detections": _DETECTIONS_NAME}.get(table)
+    return pattern is not None and pattern.fullmatch(file) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Footer:
     """What is written into both files of a unit. Only the images footer has sources_hash and totals."""

@@ -15,7 +15,7 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from datetime import UTC, datetime
 from enum import Enum
 from itertools import islice
@@ -23,6 +23,7 @@ from typing import Any
 
 from tinyface_core.errors import OutputError, SettingsError, StorageError
 from tinyface_core.storage import ObjectError, ObjectMissing, Storage
+from tinyface_core.tables.footer import is_part
 
 SETTINGS = "_run/settings.json"
 _ATTEMPTS = "_run/attempts"
@@ -52,12 +53,6 @@ class OutputFolder:
     def path(self, name: str) -> str:
         return f"{self.uri}/{name}"
 
-    def images_uri(self, unit: str) -> str:
-        return self.path(f"images/part-{unit}.parquet")
-
-    def detections_uri(self, unit: str, commit: str) -> str:
-        return self.path(f"detections/part-{unit}-{commit}.parquet")
-
     def state(self) -> OutputState:
         """EMPTY, OURS (it has our settings), or FOREIGN; lists no more than it needs to tell."""
         if self._storage.stat(self.path(SETTINGS)) is not None:
@@ -68,7 +63,7 @@ class OutputFolder:
         """The state of an output that may be written to: EMPTY or OURS; changes nothing.
 
         Raises:
-            OutputError: it is a file, holds foreign files, is ours but has tables and no plan, or is not writable.
+            OutputError: it is a file, holds foreign files or tables, has tables and no plan, or is not writable.
         """
         try:
             state = self._checked_state()
@@ -86,10 +81,16 @@ class OutputFolder:
                 f"--output {self.uri}: holds files that tinyface did not write, or has lost its {SETTINGS}: "
                 f"{', '.join(self._foreign())}. Give a folder that is empty or does not exist yet."
             )
-        if state is OutputState.OURS and not self._has_plan() and (parts := self._parts()):
+        if state is OutputState.OURS and not self._has_plan() and (parts := list(islice(self._parts(), _NAMED_FILES))):
             raise OutputError(
                 f"--output {self.uri}: holds tables ({', '.join(parts)}) but no plan in _run/plan, so what is finished "
                 "cannot be told. Nothing was changed: put _run/plan back, or write to another --output."
+            )
+        strangers = (name for name in self._parts() if name.endswith(".parquet") and not is_part(name))
+        if names := list(islice(strangers, _NAMED_FILES)):
+            raise OutputError(
+                f"--output {self.uri}: holds tables that tinyface did not write, and queries over it would read them: "
+                f"{', '.join(names)}. Move them out of this folder."
             )
         return state
 
@@ -101,9 +102,9 @@ class OutputFolder:
     def _has_plan(self) -> bool:
         return any(info.uri.endswith(".complete") for info in self._storage.list(self.path("_run/plan/")))
 
-    def _parts(self) -> list[str]:
+    def _parts(self) -> Iterator[str]:
         found = (info.uri for table in ("images", "detections") for info in self._storage.list(self.path(f"{table}/")))
-        return [uri.removeprefix(f"{self.uri}/") for uri in islice(found, _NAMED_FILES)]
+        return (uri.removeprefix(f"{self.uri}/") for uri in found)
 
     def _check_writable(self) -> None:
         """Writes something, and leaves nothing behind: on disk not even a folder that was not there."""
@@ -199,9 +200,6 @@ class OutputFolder:
     def write_json(self, name: str, value: Any) -> None:
         """Whole or not at all."""
         self._storage.write(self.path(name), json.dumps(value, indent=1, ensure_ascii=False).encode())
-
-    def succeeded(self) -> bool:
-        return self._storage.stat(self.path("_SUCCESS")) is not None
 
     def delete_success(self) -> None:
         """Before a run's first write to the tables."""

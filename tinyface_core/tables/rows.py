@@ -20,6 +20,7 @@ from tinyface_core.archive.record import Record, UnitEnd
 from tinyface_core.detect.detections import Detections
 from tinyface_core.detect.ellipse import inscribed
 from tinyface_core.errors import ErrorClass, InputError, PictureError, Stage
+from tinyface_core.picture.magic import format_of
 from tinyface_core.picture.picture import Picture
 from tinyface_core.tables.schema import CARRIED_PREFIX, record_schema, row_schema
 
@@ -168,8 +169,6 @@ class RowBuilder:
         row: int,
         picture: Picture | PictureError,
         detections: Detections | PictureError | None = None,
-        *,
-        format: str | None = None,
     ) -> None:
         """The outcome of `row`.
 
@@ -177,10 +176,10 @@ class RowBuilder:
             row: as `encoded` gave it.
             picture: a Picture, or the PictureError of decoding. Its pixels are not kept.
             detections: needed with a Picture; a PictureError where detection failed.
-            format: of a picture that could not be decoded, where its first bytes told.
         """
         if isinstance(picture, PictureError):
-            self._outcomes[row] = _Outcome(format, error=picture)
+            told = format_of(self._records["data"][row].as_py())
+            self._outcomes[row] = _Outcome(told if isinstance(told, str) else None, error=picture)
         elif isinstance(detections, PictureError):
             self._outcomes[row] = _Outcome(picture.format, error=detections)
         elif detections is None:

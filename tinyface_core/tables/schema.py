@@ -35,7 +35,11 @@ _PICTURE_FIELDS = [
     _field("source_version", pa.string(), "ETag of the object, else mtime and size"),
     _field("source_modified", _instant, "last modification of the object"),
     _field("taken_at", pa.timestamp("us"), "EXIF time, without zone"),
-    _field("format", _dictionary, "jpeg, png, webp, tiff, bmp, gif, heic, avif"),
+    _field(
+        "format",
+        _dictionary,
+        "jpeg, png, webp, tiff, bmp, gif, heic, avif; by the first bytes, also where decoding failed",
+    ),
     _field("width", pa.int32(), "px, upright"),
     _field("height", pa.int32(), "px, upright"),
     _field("exif_orientation", pa.int8(), "1..8 as found; 1 when absent"),
