@@ -92,7 +92,10 @@ class Storage:
         return self._store(prefix).list(prefix, starts_with, enter)
 
     def has_folder(self, uri: str) -> bool:
-        """Whether there is such a folder, maybe empty; on object stores, anything below it. Raises as `list`."""
+        """Whether there is such a folder, maybe empty; on object stores, anything below it.
+
+        Raises as `list`; InputError for a bucket that is not there.
+        """
         return self._store(uri).has_folder(uri)
 
     def read(self, uri: str, version: str | None = None) -> bytes:

@@ -2,8 +2,8 @@
 
 On PYTHONPATH of a Ray head (its workers, and their decoding children) and of a driver. Nothing happens unless asked:
 
-- by a picture: its first pixel names a fault of the detector (`DEADLY`), a marker in its bytes one of the decoder
-  (`tinyface-fault:crash`, `:hang`, `:eat`), or of whoever reads it (`tinyface-fault:reader`);
+- by a picture: its first pixel names a fault of the detector (`DEADLY` and those below it), a marker in its bytes one
+  of the decoder (`tinyface-fault:crash`, `:hang`, `:eat`), or of whoever reads it (`tinyface-fault:reader`);
 - by TINYFACE_TEST_KILL=detections:3 in a driver's environment: its process group dies as the third detections file
   was written, before the images file (`images:3`: after the third commit);
 - with TINYFACE_TEST_NOTES=folder each picture that a detector takes is a line `width height` in folder/<pid>.
@@ -17,7 +17,7 @@ import threading
 import time
 
 DEADLY = {(250, 1, 2): signal.SIGKILL, (250, 1, 3): signal.SIGSEGV}
-RAISES = (250, 1, 4)
+RAISES, SLOW, SLOW_S = (250, 1, 4), (250, 1, 5), 0.2
 MARKER = b"tinyface-fault:"
 
 
@@ -32,6 +32,8 @@ def break_detector(module):
         if pixel in DEADLY:
             os.kill(os.getpid(), DEADLY[pixel])
             time.sleep(60)  # the signal comes to the process, not to this line
+        if pixel == SLOW:
+            time.sleep(SLOW_S)
         if pixel == RAISES:
             raise RuntimeError("a detector that fails on this picture")
         return detect(self, rgb_HW3)

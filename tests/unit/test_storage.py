@@ -522,7 +522,7 @@ def test_s3_listing(s3: Any) -> None:
     assert list(storage.list("s3://none")) == []
     storage, client = s3({}, answered("NoSuchBucket", 404), answered("AccessDenied", 403))
     assert not storage.has_folder("s3://b/a")
-    with pytest.raises(StorageError, match="no such bucket: none"):
+    with pytest.raises(InputError, match="no such bucket: none"):
         storage.has_folder("s3://none/a")
     with pytest.raises(ObjectDenied):
         list(storage.list("s3://b"))

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec.asyn
 import s3fs
 
-from tinyface_core.errors import SettingsError, StorageError
+from tinyface_core.errors import InputError, SettingsError, StorageError
 from tinyface_core.stores.base import (
     READ_PATIENCE_S,
     WRITE_PATIENCE_S,
@@ -86,9 +86,7 @@ class S3Store:
         try:
             page = self._call("listing", uri, "list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
         except ObjectMissing as error:
-            raise StorageError(
-                f"{self._options.hide(uri)}: no such bucket: {bucket}: check its name, and the endpoint"
-            ) from error
+            raise InputError(f"{uri}: no such bucket: {bucket}: check its name and --endpoint-url") from error
         return bool(page.get("Contents"))
 
     def read(self, uri: str, version: str | None) -> bytes:
