@@ -41,7 +41,8 @@ def main(job: DetectArchive) -> int:
     storage, candidates = Storage(job.storage.options()), CandidateFilter(job.all_files, job.include, job.exclude)
     with before_first_write():
         output = OutputFolder(storage, job.output)
-        recorded = None if job.dry_run else output.check() is OutputState.OURS and output.settings()
+        ours = not job.dry_run and output.check() is OutputState.OURS
+        recorded = output.settings() if ours else None
         carry = job.carry or tuple(recorded["carry"] if recorded else ())
         listed = list_sources(
             job.input,
