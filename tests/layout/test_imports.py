@@ -26,12 +26,12 @@ RANKS = {
     "model": 6,
     "detect": 7,
     "tables": 8,
-    "train": 9,
     "evaluate": 9,
     "report": 9,
     "export": 9,
-    "studies": 10,
-    "jobs": 11,
+    "train": 10,
+    "studies": 11,
+    "jobs": 12,
 }
 # The left side of the detector and the readers know nothing of each other.
 ONLY = {

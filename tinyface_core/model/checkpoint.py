@@ -93,6 +93,15 @@ def load_checkpoint(path: Path) -> tuple[HRNetwork, ModelSpec]:
     return network.eval(), spec
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether the file says that it is one of ours; False for what cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "tinyface" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def read_spec(path: Path) -> ModelSpec:
     """The spec alone, without reading weights. Raises CheckpointError as load_checkpoint does."""
     try:

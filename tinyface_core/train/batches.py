@@ -1,6 +1,6 @@
 """Batches of crops with their targets, drawn ahead of the training step in one thread.
 
-A batch is named by the index of its first crop; the same index always gives the same batch.
+A crop is named by its number; the same number of a seed always gives the same crop.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -29,24 +30,32 @@ class Batch:
     cells_P4: Tensor
     offsets_P4: Tensor
 
+    @property
+    def crops(self) -> int:
+        return len(self.pixels_NHW3)
+
+    @property
+    def positives(self) -> int:
+        return len(self.cells_P4)
+
     def targets(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """labels_NTHW, cells_P4, offsets_P4 there."""
         return self.labels_NTHW.to(device), self.cells_P4.to(device), self.offsets_P4.to(device)
 
 
-def make_batch(cache: PictureCache, settings: TrainSettings, grid: CellGrid, first_crop: int) -> Batch:
-    """Crops first_crop .. first_crop + batch - 1 of the settings' seed. grid: of the network's output cells."""
+def make_batch(cache: PictureCache, settings: TrainSettings, grid: CellGrid, numbers: range) -> Batch:
+    """The crops of these numbers, of the settings' seed. grid: of the network's output cells."""
     cells = -(-settings.crops.side_px // grid.stride)
     anchors = Anchors.of(settings.spec.templates, grid, (cells, cells))
     padding = tuple(round(value) for value in settings.spec.network.mean)
     pixels, labels, places, offsets = [], [], [], []
-    for number in range(settings.batch):
-        rng = np.random.default_rng((settings.seed, first_crop + number))
+    for place, number in enumerate(numbers):
+        rng = np.random.default_rng((settings.seed, number))
         crop = draw_crop(cache, settings.crops, (padding[0], padding[1], padding[2]), rng)
         targets = assign(anchors, crop.faces_K4, crop.unclear_M4, crop.shown, settings.targets, rng)
         pixels.append(crop.pixels_HW3)
         labels.append(targets.labels_THW)
-        places.append(np.insert(targets.cells_P3, 0, number, axis=1))
+        places.append(np.insert(targets.cells_P3, 0, place, axis=1))
         offsets.append(targets.offsets_P4)
     return Batch(
         torch.from_numpy(np.stack(pixels)),
@@ -57,12 +66,16 @@ def make_batch(cache: PictureCache, settings: TrainSettings, grid: CellGrid, fir
 
 
 def batches(
-    cache: PictureCache, settings: TrainSettings, grid: CellGrid, first_crop: int, step_crops: int
+    cache: PictureCache, settings: TrainSettings, grid: CellGrid, numbers: range, step_crops: int
 ) -> Iterator[Batch]:
-    """Batches without end, each step_crops after the one before; two are made ahead."""
+    """Batches without end: the crops of these numbers, then those step_crops further on; two are made ahead."""
+
+    def made(number: int) -> Batch:
+        first = numbers.start + number * step_crops
+        return make_batch(cache, settings, grid, range(first, first + len(numbers)))
+
     with ThreadPoolExecutor(1, "crops") as thread:
-        ahead = [thread.submit(make_batch, cache, settings, grid, first_crop + i * step_crops) for i in range(2)]
-        while True:
-            first_crop += step_crops
-            ahead.append(thread.submit(make_batch, cache, settings, grid, first_crop + step_crops))
+        ahead = [thread.submit(made, number) for number in range(2)]
+        for number in count(2):
+            ahead.append(thread.submit(made, number))
             yield ahead.pop(0).result()

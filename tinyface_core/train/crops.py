@@ -27,12 +27,13 @@ class CropSettings:
     zooms, shares: levels and how often each is drawn. zoom_jitter: octaves, uniform to both sides of the zoom.
     face_share: of crops around a face; the others lie anywhere. face_px: longer side, at the zoom, of such a face.
     middle: its centre falls into this share of the crop. colour: strength of gain, shift and gamma; 0 leaves the
-    picture. grey: share of crops without colour. min_left: faces of which the crop shows less (area) are dropped.
+    picture. grey: share of crops without colour. rgb_shift: the paper's instead, standard deviation of a shift of each
+    channel, of 0..255. min_left: faces of which the crop shows less (area) are dropped.
     """
 
     side_px: int = 320
-    zooms: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
-    shares: tuple[float, ...] = (0.08, 0.2, 0.3, 0.42)
+    zooms: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+    shares: tuple[float, ...] = (0.07, 0.17, 0.26, 0.40, 0.10)
     zoom_jitter: float = 0.2
     face_share: float = 0.85
     face_px: tuple[float, float] = (14.0, 140.0)
@@ -40,6 +41,7 @@ class CropSettings:
     flip: float = 0.5
     colour: float = 0.2
     grey: float = 0.1
+    rgb_shift: float = 0.0
     min_left: float = 0.3
 
 
@@ -177,6 +179,9 @@ def _recoloured(part_HW3: NDArray[np.uint8], settings: CropSettings, rng: np.ran
     image = Image.fromarray(part_HW3)
     if rng.random() < settings.grey:
         image = image.convert("L").convert("RGB")
+    if settings.rgb_shift:
+        shifted_HW3 = np.asarray(image, np.float32) + rng.normal(0, settings.rgb_shift, 3)
+        return np.rint(shifted_HW3.clip(0, 255)).astype(np.uint8)
     if settings.colour == 0:
         return np.asarray(image)
     strength = settings.colour

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from tinyface_core.model.network import HeatMaps, HRNetwork
 from tinyface_core.train.batches import Batch, batches
 from tinyface_core.train.data import PictureCache
 from tinyface_core.train.folded import folded, freeze
-from tinyface_core.train.loss import Loss, loss_of, start_heads
+from tinyface_core.train.loss import Loss, divided_by, loss_of
+from tinyface_core.train.meter import Meter, Report
+from tinyface_core.train.optimise import optimiser_of, share_of_rate
 from tinyface_core.train.presets import TrainSettings
 
 REPORT_STEPS = 50
@@ -33,7 +35,7 @@ REPORT_STEPS = 50
 class World:
     """This process among all: `average` replaces each tensor by its mean over them; None when there is but one.
 
-    Every process gives the same tensors in the same order, each step. A process's loss is per its own positives.
+    Every process gives the same tensors in the same order, each step.
     """
 
     rank: int = 0
@@ -63,38 +65,21 @@ class Budget:
         return min(1.0, max(shares))
 
 
-@dataclass(frozen=True)
-class Report:
-    """Means since the last report; `rate` is the heads'. crops, hours: at work since the run's first start."""
-
-    step: int
-    crops: int
-    hours: float
-    spent: float
-    rate: float
-    labels_loss: float
-    boxes_loss: float
-    gradient_norm: float
-    positives_a_crop: float
-    crops_a_second: float
-
-
 class Trainer:
     """A network on its way: weights, optimiser, moving average, and how far it is."""
 
     def __init__(self, network: HRNetwork, settings: TrainSettings, budget: Budget, world: World | None = None) -> None:
         self.network, self.settings, self.budget, self.world = network, settings, budget, world or World()
+        if settings.batch % self.world.size:
+            raise SettingsError(
+                f"a batch of {settings.batch} crops is not shared evenly by {self.world.size} processes."
+            )
         freeze(network, settings.frozen_stride)
-        start_heads(network, settings.loss.prior)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._fast = folded(network)
-        rates = settings.optimiser
-        heads, trunk = ([p for p in part.parameters() if p.requires_grad] for part in (network.heads, network.trunk))
-        self._trained = heads + trunk
+        self._optimiser = optimiser_of(network, settings.optimiser)
+        self._trained = [parameter for group in self._optimiser.param_groups for parameter in group["params"]]
         self._average = [parameter.detach().clone() for parameter in self._trained]
-        self._peaks = (rates.head_rate, rates.trunk_rate)
-        groups = [{"params": heads, "lr": rates.head_rate}, {"params": trunk, "lr": rates.trunk_rate}]
-        self._optimiser = torch.optim.AdamW(groups, betas=rates.betas, weight_decay=rates.weight_decay, fused=True)
         self.step_number, self.seconds = 0, 0.0
         pixels_13 = (1, 3, 1, 1)
         self._mean = torch.tensor(settings.spec.network.mean).reshape(pixels_13)
@@ -103,11 +88,11 @@ class Trainer:
     @property
     def crops(self) -> int:
         """Crops seen by all processes."""
-        return self.step_number * self.settings.batch * self.world.size
+        return self.step_number * self.settings.batch
 
     @property
     def rate(self) -> float:
-        """The heads' learning rate of the last step."""
+        """The learning rate of the finest head in the last step."""
         return float(self._optimiser.param_groups[0]["lr"])
 
     @property
@@ -116,14 +101,14 @@ class Trainer:
 
     def batches(self, cache: PictureCache) -> Iterator[Batch]:
         """This process's batches from here on."""
-        step_crops = self.settings.batch * self.world.size
-        first = self.crops + self.world.rank * self.settings.batch
-        return batches(cache, self.settings, self.network.grid, first, step_crops)
+        own = self.settings.batch // self.world.size
+        first = self.crops + self.world.rank * own
+        return batches(cache, self.settings, self.network.grid, range(first, first + own), self.settings.batch)
 
-    def maps(self, batch: Batch) -> HeatMaps:
-        """What the network says of a batch, in its training form."""
+    def maps(self, pixels_NHW3: Tensor) -> HeatMaps:
+        """What the network says of crops, uint8 RGB, in its training form."""
         device = self._trained[0].device
-        image_N3HW = batch.pixels_NHW3.to(device).permute(0, 3, 1, 2).float()
+        image_N3HW = pixels_NHW3.to(device).permute(0, 3, 1, 2).float()
         image_N3HW = (image_N3HW - self._mean.to(device)) / self._std.to(device)
         if not self.settings.bf16:
             return self._fast(image_N3HW)
@@ -132,22 +117,50 @@ class Trainer:
 
     def step(self, batch: Batch) -> tuple[Loss, float]:
         """One update; gives the loss and the norm of its gradient."""
-        rates = self.settings.optimiser
-        for group, peak in zip(self._optimiser.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * _share_of_rate(self.spent, rates.warm_up, rates.last)
-        labels_NTHW, cells_P4, offsets_P4 = batch.targets(self._trained[0].device)
-        loss = loss_of(self.maps(batch), labels_NTHW, cells_P4, offsets_P4, self.settings.loss)
+        rates, device = self.settings.optimiser, self._trained[0].device
+        share = self._agreed(divided_by(self.settings.loss, batch.crops, batch.positives))
+        for group in self._optimiser.param_groups:
+            group["lr"] = group["peak"] * share_of_rate(self.spent, rates)
+        generator = torch.Generator().manual_seed(
+            (self.settings.seed * self.world.size + self.world.rank) << 32 | self.step_number
+        )
+        loss = loss_of(
+            self.maps(batch.pixels_NHW3), batch.targets(device), self.settings.loss, share=share, generator=generator
+        )
         self._optimiser.zero_grad()
         loss.total.backward()
         if self.world.average is not None:
             self.world.average([p.grad for p in self._trained if p.grad is not None])
-        norm = torch.nn.utils.clip_grad_norm_(self._trained, rates.max_gradient_norm)
+        most = math.inf if rates.max_gradient_norm is None else rates.max_gradient_norm
+        norm = torch.nn.utils.clip_grad_norm_(self._trained, most)
         self._optimiser.step()
         self.step_number += 1
         decay = min(rates.average_decay, self.step_number / (self.step_number + 10))
         with torch.no_grad():
             torch._foreach_lerp_(self._average, list(self._trained), 1 - decay)
         return loss, float(norm)
+
+    def worked(self, seconds: float) -> None:
+        """Adds to the time at work: the mean of all processes' seconds, so that all end at the same step."""
+        self.seconds += self._agreed(seconds)
+
+    def _agreed(self, value: float) -> float:
+        """The mean of all processes' values."""
+        if self.world.average is None:
+            return value
+        mean = torch.tensor([value], dtype=torch.float64)
+        self.world.average([mean])
+        return float(mean[0])
+
+    def standing(self) -> dict[str, Any]:
+        """Where the run is, as a report needs it."""
+        return {
+            "step": self.step_number,
+            "crops": self.crops,
+            "seconds": self.seconds,
+            "spent": self.spent,
+            "rate": self.rate,
+        }
 
     @contextmanager
     def averaged(self) -> Iterator[HRNetwork]:
@@ -188,72 +201,36 @@ class Trainer:
         self.step_number, self.seconds = int(state["step_number"]), float(state["seconds"])
 
 
-def _share_of_rate(spent: float, warm_up: float, last: float) -> float:
-    if spent < warm_up:
-        return max(spent / warm_up, 0.01)
-    falling = (spent - warm_up) / (1 - warm_up)
-    return last + (1 - last) * (1 + math.cos(math.pi * falling)) / 2
-
-
-class _Meter:
-    """Collects what happens between two reports."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer, self.steps, self.sums, self.since = trainer, 0, [0.0] * 4, trainer.seconds
-
-    def add(self, loss: Loss, norm: float, positives: int) -> None:
-        self.steps += 1
-        values = (
-            float(loss.labels.detach()),
-            float(loss.boxes.detach()),
-            norm,
-            positives / self.trainer.settings.batch,
-        )
-        self.sums = [total + value for total, value in zip(self.sums, values, strict=True)]
-
-    def report(self) -> Report:
-        trainer = self.trainer
-        means = [total / self.steps for total in self.sums]
-        report = Report(
-            step=trainer.step_number,
-            crops=trainer.crops,
-            hours=trainer.seconds / 3600,
-            spent=trainer.spent,
-            rate=trainer.rate,
-            labels_loss=means[0],
-            boxes_loss=means[1],
-            gradient_norm=means[2],
-            positives_a_crop=means[3],
-            crops_a_second=trainer.settings.batch * self.steps / max(trainer.seconds - self.since, 1e-9),
-        )
-        self.steps, self.sums, self.since = 0, [0.0] * 4, trainer.seconds
-        return report
-
-
 def train(
     trainer: Trainer,
     cache: PictureCache,
     *,
     on_report: Callable[[Report], None],
-    on_save: Callable[[], None],
-    save_seconds: float = 240.0,
+    on_epoch: Callable[[], None],
+    epoch_crops: int,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Steps until the budget is spent; reports every REPORT_STEPS, saves every save_seconds and at the end."""
-    last = saved = clock()
-    meter = _Meter(trainer)
-    for batch in trainer.batches(cache):
-        if trainer.spent >= 1:
-            break
-        meter.add(*trainer.step(batch), len(batch.cells_P4))
+    """Steps until the budget is spent; reports every REPORT_STEPS; an epoch ends every epoch_crops and at the end.
+
+    What on_epoch takes is not counted as time at work.
+    """
+    meter = Meter(trainer.seconds, trainer.crops)
+    last = clock()
+    source = trainer.batches(cache)
+    while trainer.spent < 1:
+        batch = next(source)
+        waited_s = clock() - last
+        before = trainer.crops
+        loss, norm = trainer.step(batch)
         now = clock()
-        trainer.seconds, last = trainer.seconds + now - last, now
+        trainer.worked(now - last)
+        last = now
+        meter.add(loss, norm, batch.positives / batch.crops, waited_s)
         if meter.steps == REPORT_STEPS:
-            on_report(meter.report())
-        if now - saved >= save_seconds:
-            on_save()
-            saved = clock()
-    on_save()
+            on_report(meter.report(**trainer.standing()))
+        if trainer.crops // epoch_crops > before // epoch_crops or trainer.spent >= 1:
+            on_epoch()
+            last = clock()
 
 
 def save_state(path: Path, trainer: Trainer) -> None:
@@ -270,7 +247,3 @@ def resume(path: Path, trainer: Trainer) -> bool:
         return False
     trainer.load_state(torch.load(path, weights_only=True))
     return True
-
-
-def as_metrics(report: Report) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in asdict(report).items()}

@@ -1,37 +1,46 @@
-"""The loss of a batch: focal on the labels, smooth L1 on the offsets of the positives.
+"""The loss of a batch: `mined` as the paper has it, or `focal`; with it the offsets of the positives.
 
-Focal instead of the paper's hard mining: measured better here for short runs. It needs the prior bias that
-`start_heads` sets, mining would need zero bias.
+Focal needs the prior bias that `start_heads` sets; mining needs zero bias, or the prior puts every negative under the
+rule of 0.03. Sums are divided by `share`, this process's part of what all processes count, so that the mean of their
+gradients is the gradient of one process with all the crops. Paper: section 5, "Training"; METHOD, section 3.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinyface_core.model.network import HeatMaps, HRNetwork
-from tinyface_core.train.targets import IGNORED, POSITIVE
+from tinyface_core.train.targets import IGNORED, NEGATIVE, POSITIVE
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """alpha, gamma: of the focal loss. beta: where smooth L1 turns linear. label_weight: of focal against boxes."""
+    """prior: score that the heads start with; None: zero bias, so 0.5. beta: where smooth L1 turns linear.
 
+    focal: alpha, gamma; label_weight against the boxes; divided by the positives. mined: cells with a loss under
+    easy_under are left out, of the others at most mined_each positives and negatives a crop, drawn at random;
+    divided by the crops.
+    """
+
+    kind: Literal["focal", "mined"] = "focal"
+    prior: float | None = 0.01
+    beta: float = 0.1
     alpha: float = 0.25
     gamma: float = 2.0
-    beta: float = 0.1
     label_weight: float = 4.0
-    prior: float = 0.01
+    easy_under: float = 0.03
+    mined_each: int = 128
 
 
 @dataclass(frozen=True)
 class Loss:
-    """labels, boxes: weighted, per positive; their sum is what is minimised."""
+    """labels, boxes: weighted, divided; their sum is what is minimised."""
 
     labels: Tensor
     boxes: Tensor
@@ -41,30 +50,68 @@ class Loss:
         return self.labels + self.boxes
 
 
-def loss_of(maps: HeatMaps, labels_NTHW: Tensor, cells_P4: Tensor, offsets_P4: Tensor, settings: LossSettings) -> Loss:
+def divided_by(settings: LossSettings, crops: int, positives: int) -> float:
+    """What the sums of one process are divided by, before all processes agree on its mean."""
+    return float(crops if settings.kind == "mined" else positives)
+
+
+def loss_of(
+    maps: HeatMaps,
+    targets: tuple[Tensor, Tensor, Tensor],
+    settings: LossSettings,
+    *,
+    share: float,
+    generator: torch.Generator | None = None,
+) -> Loss:
     """Loss in fp32, whatever the precision of the maps.
 
     Args:
-        labels_NTHW: int8, POSITIVE, NEGATIVE or IGNORED. cells_P4: (n, t, y, x) of the positives, offsets_P4 theirs.
+        targets: labels_NTHW int8, POSITIVE, NEGATIVE or IGNORED; cells_P4 (n, t, y, x) of the positives; offsets_P4.
+        share: what the sums are divided by, see `divided_by`. generator: draws what is mined.
     """
-    positives = max(1, len(cells_P4))
-    logits_NTHW = maps.logits_NTHW.float()
+    labels_NTHW, cells_P4, offsets_P4 = targets
+    logits_NTHW, share = maps.logits_NTHW.float(), max(1.0, share)
+    n, t, y, x = cells_P4.unbind(1)
+    found_P4 = maps.offsets_NT4HW[n, t, :, y, x].float()
+    boxes_P = F.smooth_l1_loss(found_P4, offsets_P4, beta=settings.beta, reduction="none").sum(dim=1)
+    if settings.kind == "focal":
+        labels = settings.label_weight * _focal(logits_NTHW, labels_NTHW, settings).sum()
+        return Loss(labels / share, boxes_P.sum() / share)
+    logistic_NTHW, mined_NTHW = _mined(logits_NTHW, labels_NTHW, settings, generator)
+    boxes = (boxes_P * mined_NTHW[n, t, y, x]).sum()
+    return Loss((logistic_NTHW * mined_NTHW).sum() / share, boxes / share)
+
+
+def _focal(logits_NTHW: Tensor, labels_NTHW: Tensor, settings: LossSettings) -> Tensor:
     sign_NTHW = torch.where(labels_NTHW == POSITIVE, 1.0, -1.0)
     wrong_NTHW = torch.sigmoid(-sign_NTHW * logits_NTHW)  # 1 - probability of the right answer
     weight_NTHW = torch.where(labels_NTHW == POSITIVE, settings.alpha, 1 - settings.alpha)
     weight_NTHW = weight_NTHW * (labels_NTHW != IGNORED)
-    focal_NTHW = weight_NTHW * wrong_NTHW**settings.gamma * F.softplus(-sign_NTHW * logits_NTHW)
-    n, t, y, x = cells_P4.unbind(1)
-    found_P4 = maps.offsets_NT4HW[n, t, :, y, x].float()
-    boxes = F.smooth_l1_loss(found_P4, offsets_P4, beta=settings.beta, reduction="sum")
-    return Loss(settings.label_weight * focal_NTHW.sum() / positives, boxes / positives)
+    return weight_NTHW * wrong_NTHW**settings.gamma * F.softplus(-sign_NTHW * logits_NTHW)
 
 
-def start_heads(network: HRNetwork, prior: float) -> None:
+def _mined(
+    logits_NTHW: Tensor, labels_NTHW: Tensor, settings: LossSettings, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """(logistic loss, which cells count)."""
+    sign_NTHW = torch.where(labels_NTHW == POSITIVE, 1.0, -1.0)
+    logistic_NTHW = F.softplus(-sign_NTHW * logits_NTHW)
+    hard_NTHW = logistic_NTHW.detach() >= settings.easy_under
+    mined_NTHW = torch.zeros_like(hard_NTHW)
+    for label in (POSITIVE, NEGATIVE):
+        for crop, hard_THW in enumerate(hard_NTHW & (labels_NTHW == label)):
+            places = hard_THW.flatten().nonzero()[:, 0]
+            drawn = torch.randperm(len(places), generator=generator)[: settings.mined_each].to(places.device)
+            mined_NTHW[crop].view(-1)[places[drawn]] = True
+    return logistic_NTHW, mined_NTHW
+
+
+def start_heads(network: HRNetwork, prior: float | None) -> None:
     """Zero heads that say `prior` as the score everywhere; the bias sits in the finest head, as their sum counts."""
     for head in network.heads.values():
         nn.init.zeros_(cast(nn.Conv2d, head).weight)
         nn.init.zeros_(cast(Tensor, head.bias))
-    finest = cast(Tensor, network.heads[str(network.strides[0])].bias)
-    with torch.no_grad():
-        finest[: network.config.outputs] = math.log(prior / (1 - prior))
+    if prior is not None:
+        finest = cast(Tensor, network.heads[str(network.strides[0])].bias)
+        with torch.no_grad():
+            finest[: network.config.outputs] = math.log(prior / (1 - prior))

@@ -1,0 +1,162 @@
+"""What each Ray Train worker runs: the core's training loop, with gradients averaged by gloo or nccl.
+
+All workers report at the same steps, which follow from crops counted alike. A checkpoint holds the state that resumes
+exactly (state.pt) and the model as detection reads it (model.safetensors). Ray takes a report in with a delay: a run
+may go on from the checkpoint before the last one, and then does the same steps again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray.train.torch import TorchTrainer
+from torch import Tensor
+from torch import distributed as dist
+
+from tinyface_core.errors import StopRun
+from tinyface_core.evaluate.matching import Found
+from tinyface_core.model.checkpoint import save_checkpoint
+from tinyface_core.train.data import Annotated, PictureCache
+from tinyface_core.train.loop import Budget, Trainer, World, resume, save_state, train
+from tinyface_core.train.meter import Report
+from tinyface_core.train.presets import TrainSettings
+from tinyface_core.train.start import starting_network
+from tinyface_core.train.validate import CROPS, FixedCrops
+
+log = logging.getLogger(__name__)
+MODEL, EPOCHS = "model.safetensors", "epochs.json"  # in a checkpoint, beside state.pt
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What every worker needs to know. cache: folder of decoded pictures, on each node's disk."""
+
+    settings: TrainSettings
+    budget: Budget
+    pictures: tuple[Annotated, ...]
+    validation: tuple[Annotated, ...]
+    start_from: Path | None
+    cache: Path
+    threads: int
+    provenance: tuple[tuple[str, str], ...]
+
+
+def train_worker(given: dict[str, TrainingRun]) -> None:
+    """One worker from start or resume to the end of the budget."""
+    run = given["run"]
+    torch.set_num_threads(run.threads)
+    context = ray.train.get_context()
+    rank, size = context.get_world_rank(), context.get_world_size()
+    network = starting_network(run.settings, run.start_from).to(ray.train.torch.get_device())
+    trainer = Trainer(network, run.settings, run.budget, World(rank, size, average if size > 1 else None))
+    pictures, held_out = _caches(run, first=context.get_local_rank() == 0)
+    fixed = FixedCrops(held_out, run.settings, network.grid)
+    latest, epochs = dict[str, float](), list[dict[str, float]]()
+    if (checkpoint := ray.train.get_checkpoint()) is not None:
+        with checkpoint.as_directory() as folder:
+            resume(Path(folder) / "state.pt", trainer)
+            epochs = epochs_of(Path(folder))
+
+    def on_report(report: Report) -> None:
+        latest.update(report.metrics())
+        if rank == 0:
+            log.info("%s", report)
+
+    def on_epoch() -> None:
+        found = _together(fixed.found(trainer, range(rank, CROPS, size)), size)
+        metrics = {**latest, **trainer.standing(), **fixed.score(found)}
+        epochs.append(metrics)
+        if rank:
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            save_state(Path(folder) / "state.pt", trainer)
+            (Path(folder) / EPOCHS).write_text(json.dumps(epochs))
+            _save_model(Path(folder) / MODEL, trainer, run, metrics)
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    epoch_crops = run.settings.epoch_crops or len(run.pictures)
+    train(trainer, pictures, on_report=on_report, on_epoch=on_epoch, epoch_crops=epoch_crops)
+
+
+def fit(
+    run: TrainingRun, *, name: str, storage: Path, workers: int, gpu: bool, restarts: int, kept: int
+) -> tuple[Path, list[dict[str, float]]]:
+    """Trains, or goes on with the run of this name; gives the folder of its best checkpoint, and all epochs.
+
+    Raises:
+        StopRun: the workers died more often than `restarts`.
+    """
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"run": run},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": run.threads, **({"GPU": 1} if gpu else {})}
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=str(storage.absolute()),
+            failure_config=ray.train.FailureConfig(max_failures=restarts),
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=kept, checkpoint_score_attribute="val_ap", checkpoint_score_order="max"
+            ),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise StopRun(f"the training failed: {error}. The same command goes on from its last epoch.") from error
+    best = result.get_best_checkpoint("val_ap", "max")
+    if best is None or result.checkpoint is None:
+        raise StopRun("the run ended without an epoch: give it more crops or hours.")
+    return Path(best.path), epochs_of(Path(result.checkpoint.path))
+
+
+def epochs_of(checkpoint: Path) -> list[dict[str, float]]:
+    """The epochs up to a checkpoint, in order."""
+    return list(json.loads((checkpoint / EPOCHS).read_text()))
+
+
+def average(tensors: Sequence[Tensor]) -> None:
+    """Each tensor becomes its mean over all workers; one call of the network for all of them."""
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    begin = 0
+    for tensor in tensors:
+        tensor.copy_(flat[begin : begin + tensor.numel()].view_as(tensor))
+        begin += tensor.numel()
+
+
+def _caches(run: TrainingRun, *, first: bool) -> tuple[PictureCache, PictureCache]:
+    """The decoded pictures; the first worker of a node decodes what is missing, the others wait for it."""
+    if not first:
+        dist.barrier()
+    caches = PictureCache(run.pictures, run.cache), PictureCache(run.validation, run.cache)
+    if first and dist.is_initialized():
+        dist.barrier()
+    return caches
+
+
+def _together(found: dict[str, Found], size: int) -> dict[str, Found]:
+    """What all workers found."""
+    if size == 1:
+        return found
+    parts: list[Any] = [None] * size
+    dist.all_gather_object(parts, found)
+    return {name: faces for part in parts for name, faces in part.items()}
+
+
+def _save_model(path: Path, trainer: Trainer, run: TrainingRun, metrics: dict[str, float]) -> None:
+    facts = {"crops": trainer.crops, "hours": round(trainer.seconds / 3600, 3), "val_ap": round(metrics["val_ap"], 4)}
+    spec = replace(run.settings.spec, provenance={**dict(run.provenance), **facts})
+    with trainer.averaged() as network:
+        save_checkpoint(path, network, spec)
