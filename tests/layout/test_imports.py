@@ -44,7 +44,7 @@ ONLY = {
 # What a decoding child process imports must be light.
 NO_TORCH = {"errors", "stores", "storage", "archive", "picture", "tables"}
 
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "tensorboardX": "tensorboardx", "yaml": "pyyaml"}
 # Declared for what they do without being imported by name.
 NOT_IMPORTED = {
     "s3fs": "fsspec loads it for s3:// urls",

@@ -1,0 +1,45 @@
+"""What a training begins with, and what is refused before it begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tinyface_core.errors import CheckpointError
+from tinyface_core.model.checkpoint import find_bundled, save_checkpoint
+from tinyface_core.model.network import HRNetwork
+from tinyface_core.train.presets import preset
+from tinyface_core.train.start import starting_network
+
+FAST = preset("fast", "hr-mobilenetv2")
+
+
+def test_imagenet_weights_go_into_the_trunk_and_the_heads_say_the_prior(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trunk = HRNetwork(FAST.spec.network).trunk.state_dict()
+    torch.save(trunk, tmp_path / "imagenet.pth")
+    network = starting_network(FAST, tmp_path / "imagenet.pth")
+    assert all(torch.equal(tensor, trunk[name]) for name, tensor in network.trunk.state_dict().items())
+    with torch.no_grad():
+        scores = network.eval()(torch.randn(1, 3, 37, 53)).logits_NTHW.sigmoid()
+    torch.testing.assert_close(scores, torch.full_like(scores, 0.01))
+
+
+def test_a_checkpoint_of_the_same_preset_gives_all_its_weights() -> None:
+    bundled = find_bundled("hr-mobilenetv2")
+    assert bundled is not None
+    assert starting_network(FAST, bundled).heads["8"].weight.abs().max() > 0  # type: ignore[union-attr, operator]
+
+
+def test_what_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "bad.pth").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match=r"bad\.pth: not a state dict"):
+        starting_network(FAST, tmp_path / "bad.pth")
+    other = preset("paper", "hr-mobilenetv2")
+    save_checkpoint(tmp_path / "other.safetensors", HRNetwork(other.spec.network), other.spec)
+    with pytest.raises(CheckpointError, match=r"other\.safetensors: .*another network"):
+        starting_network(FAST, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match=r"none\.pth"):
+        starting_network(FAST, tmp_path / "none.pth")
