@@ -29,7 +29,7 @@ from tinyface_core.train.loop import Budget, Trainer, World, resume, save_state,
 from tinyface_core.train.meter import Report
 from tinyface_core.train.presets import TrainSettings
 from tinyface_core.train.start import starting_network
-from tinyface_core.train.validate import CROPS, FixedCrops
+from tinyface_core.train.validate import FixedCrops
 
 log = logging.getLogger(__name__)
 MODEL, EPOCHS = "model.safetensors", "epochs.json"  # in a checkpoint, beside state.pt
@@ -46,6 +46,7 @@ class TrainingRun:
     start_from: Path | None
     cache: Path
     threads: int
+    validation_crops: int
     provenance: tuple[tuple[str, str], ...]
 
 
@@ -58,7 +59,7 @@ def train_worker(given: dict[str, TrainingRun]) -> None:
     network = starting_network(run.settings, run.start_from).to(ray.train.torch.get_device())
     trainer = Trainer(network, run.settings, run.budget, World(rank, size, average if size > 1 else None))
     pictures, held_out = _caches(run, first=context.get_local_rank() == 0)
-    fixed = FixedCrops(held_out, run.settings, network.grid)
+    fixed = FixedCrops(held_out, run.settings, network.grid, run.validation_crops)
     latest, epochs = dict[str, float](), list[dict[str, float]]()
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
@@ -71,7 +72,7 @@ def train_worker(given: dict[str, TrainingRun]) -> None:
             log.info("%s", report)
 
     def on_epoch() -> None:
-        found = _together(fixed.found(trainer, range(rank, CROPS, size)), size)
+        found = _together(fixed.found(trainer, range(rank, run.validation_crops, size)), size)
         metrics = {**latest, **trainer.standing(), **fixed.score(found)}
         epochs.append(metrics)
         if rank:

@@ -13,9 +13,9 @@ import shlex
 import shutil
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import ray
 from cyclopts import Group, Parameter
@@ -24,13 +24,14 @@ import ray_train
 from options import Texts, job_app, run_job
 from ray_start import Cluster, RaySession
 from ray_train import MODEL, TrainingRun, fit
-from tinyface_core.errors import InputError, ResourceError
+from tinyface_core.errors import InputError, ResourceError, SettingsError
 from tinyface_core.model.checkpoint import read_spec
 from tinyface_core.train.curves import draw_curves, write_tensorboard
 from tinyface_core.train.data import read_annotations
 from tinyface_core.train.loop import Budget
-from tinyface_core.train.presets import preset
+from tinyface_core.train.presets import TrainSettings, preset
 from tinyface_core.train.start import starting_network
+from tinyface_core.train.validate import CROPS
 
 log = logging.getLogger(__name__)
 _WHAT, _HOW, _RUN = Group("What to train", sort_key=1), Group("How long", sort_key=2), Group("How to run", sort_key=3)
@@ -66,6 +67,12 @@ class TrainJob:
     "Training crops in all."
     epochs: Annotated[float | None, Parameter(group=_HOW)] = None
     "Times that there are as many crops as pictures."
+    epoch_crops: Annotated[int | None, Parameter(group=_HOW)] = None
+    "Training crops from one validation to the next, with a checkpoint each; None: the preset's."
+    validation_crops: Annotated[int, Parameter(group=_HOW)] = CROPS
+    "Fixed crops of --validate that each validation looks at."
+    batch: Annotated[int | None, Parameter(group=_HOW)] = None
+    "Crops a step, shared by all workers; None: the preset's."
     workers: Annotated[int | None, Parameter(group=_RUN)] = None
     "Processes; None: one a GPU, or one for each --cpus-per-worker CPUs."
     cpus_per_worker: Annotated[int, Parameter(group=_RUN)] = 1
@@ -77,11 +84,23 @@ class TrainJob:
     ray_address: Annotated[str | None, Parameter(group=_RUN)] = None
     "Cluster to join (else RAY_ADDRESS, else one that runs here); `local` always starts one."
 
+    def __post_init__(self) -> None:
+        for name in ("epoch_crops", "validation_crops", "batch", "workers", "cpus_per_worker"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"--{name.replace('_', '-')} {value}: needs a number from 1 on.")
+
+    def settings(self) -> TrainSettings:
+        """The preset, with what was asked for otherwise. Raises: SettingsError."""
+        asked: dict[str, Any] = {"batch": self.batch, "epoch_crops": self.epoch_crops}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return replace(preset(self.preset, self.model), **given)
+
 
 @app.default
 def main(job: TrainJob) -> int:
     """Checks the data, trains, and leaves best.safetensors, curves.png and TensorBoard's events beside the run."""
-    settings = preset(job.preset, job.model)
+    settings = job.settings()
     pictures, held_out = (
         tuple(p for folder in folders for p in read_annotations(Path(folder))) for folders in (job.data, job.validate)
     )
@@ -99,6 +118,7 @@ def main(job: TrainJob) -> int:
         start_from=job.start_from.absolute() if job.start_from else None,
         cache=(job.cache or job.output / "cache").absolute(),
         threads=job.cpus_per_worker,
+        validation_crops=job.validation_crops,
         provenance=(
             ("command", shlex.join(["python", "jobs/train.py", *sys.argv[1:]])),
             ("run", name),

@@ -6,6 +6,7 @@ On PYTHONPATH of a Ray head (its workers, and their decoding children) and of a 
   of the decoder (`tinyface-fault:crash`, `:hang`, `:eat`), or of whoever reads it (`tinyface-fault:reader`);
 - by TINYFACE_TEST_KILL=detections:3 in a driver's environment: its process group dies as the third detections file
   was written, before the images file (`images:3`: after the third commit);
+- by a file `kill-trainer-at` in the folder of TINYFACE_TEST_NOTES: the last training worker dies at that step, once;
 - with TINYFACE_TEST_NOTES=folder each picture that a detector takes is a line `width height` in folder/<pid>.
 """
 
@@ -81,7 +82,24 @@ def break_storage(module):
     module.Storage.read, module.Storage.write = deadly_read, deadly_write
 
 
+def break_trainer(module):
+    step = module.Trainer.step
+
+    def broken(self, batch):
+        order = os.path.join(os.environ.get("TINYFACE_TEST_NOTES", "/nonexistent"), "kill-trainer-at")
+        if self.world.rank == self.world.size - 1 and os.path.exists(order):
+            with open(order) as file:
+                at = int(file.read())
+            if self.step_number == at:
+                os.unlink(order)
+                os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, batch)
+
+    module.Trainer.step = broken
+
+
 BROKEN = {
+    "tinyface_core.train.loop": break_trainer,
     "tinyface_core.detect.detector": break_detector,
     "tinyface_core.picture.decode": break_decoder,
     "tinyface_core.storage": break_storage,

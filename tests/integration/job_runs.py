@@ -1,4 +1,4 @@
-"""Runs the job as its users do, `python jobs/detect_archive.py ...`, and looks into what it wrote."""
+"""Runs a job as its users do, `python jobs/detect_archive.py ...`, and looks into what it wrote."""
 
 from __future__ import annotations
 
@@ -43,13 +43,20 @@ class Ended:
 class Job:
     """One run of the job in a process group of its own, so that a test can end driver and children at once."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], *options: str, cwd: Path = ROOT) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        *options: str,
+        cwd: Path = ROOT,
+        script: str = "detect_archive.py",
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._out, self._err = folder / f"{time.monotonic_ns()}.out", folder / f"{time.monotonic_ns()}.err"
         self._began = time.monotonic()
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "jobs" / "detect_archive.py"), *options],
+                [sys.executable, str(ROOT / "jobs" / script), *options],
                 cwd=cwd, env=dict(environment), stdout=out, stderr=err, start_new_session=True,
             )  # fmt: skip
 

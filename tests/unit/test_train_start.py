@@ -27,6 +27,11 @@ def test_imagenet_weights_go_into_the_trunk_and_the_heads_say_the_prior(tmp_path
     torch.testing.assert_close(scores, torch.full_like(scores, 0.01))
 
 
+def test_without_a_file_all_processes_begin_with_the_same_noise() -> None:
+    one, other = (starting_network(FAST, None).state_dict() for _ in range(2))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
 def test_a_checkpoint_of_the_same_preset_gives_all_its_weights() -> None:
     bundled = find_bundled("hr-mobilenetv2")
     assert bundled is not None

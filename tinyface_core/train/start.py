@@ -22,7 +22,7 @@ def starting_network(settings: TrainSettings, path: Path | None) -> HRNetwork:
     Args:
         path: a checkpoint of ours (all weights; its network and outputs must be those of the settings), or a
             torchvision state dict in .safetensors or .pth form (the trunk; heads begin at the loss's prior). None:
-            noise.
+            noise, of the settings' seed.
     Raises:
         CheckpointError: a file that does not fit, or is neither.
     """
@@ -35,7 +35,9 @@ def starting_network(settings: TrainSettings, path: Path | None) -> HRNetwork:
                 "templates): start from a checkpoint that the same preset made, or from ImageNet weights."
             )
         return network
-    network = HRNetwork(settings.spec.network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)  # all processes begin alike
+        network = HRNetwork(settings.spec.network)
     if path is not None:
         load_imagenet(network.trunk, read_state_dict(path))
     start_heads(network, settings.loss.prior)
