@@ -14,9 +14,11 @@ from cyclopts import Parameter
 
 from options import job_app, run_job
 from tinyface_core.errors import OutputError
-from tinyface_core.model.checkpoint import save_checkpoint
+from tinyface_core.model.checkpoint import is_untrained, save_checkpoint
 from tinyface_core.model.third_party import FormName, convert
 from tinyface_core.model.trunks import TrunkName
+
+NAMED = 4  # tensors that were left out
 
 app = job_app(
     "convert_checkpoint.py",
@@ -61,8 +63,12 @@ def convert_checkpoint(
         save_checkpoint(target, network, spec, half=False)
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror}).") from error
-    left_out = ", ".join(spec.provenance["left_out"]) or "nothing"
+    names = spec.provenance["left_out"]
+    left_out = ", ".join(names[:NAMED]) or "nothing"
+    left_out += f", ... ({len(names)} tensors)" if len(names) > NAMED else ""
     print(f"{target}: {spec.name}, {spec.network.trunk.name}, from {spec.provenance['format']}. Left out: {left_out}.")
+    if is_untrained(network):
+        print("It finds no faces before it is trained: jobs/train.py --start-from.")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ def show_dry_run(sources: Iterable[Source], skipped: Counter[str]) -> None:
     sizes: Counter[str] = Counter()
     for source in sources:
         kind = extension_of(source.uri) or "no extension" if source.kind is Kind.PICTURE else str(source.kind)
+        if source.size_bytes is None and source.version is None:
+            kind = "not there (error rows)"
         if kind not in counts and len(counts) >= TYPES:
             kind = "others"
         counts[kind] += 1

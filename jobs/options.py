@@ -6,6 +6,7 @@ codes are those of docs/job.md: 2 for whatever is wrong before the first write.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import sys
@@ -75,7 +76,7 @@ class DetectArchive:
     exclude: Annotated[Texts, _many(_READ)] = ()
     "Globs on names below the input that are left out."
     all_files: Annotated[bool, Parameter(group=_READ, negative=())] = False
-    "Sidecars (.json, .txt, ...) become candidates, so rows."
+    "Hidden names and sidecars (.json, .txt, ...) become candidates, so rows."
     carry: Annotated[Texts, _many(_READ)] = ()
     "Columns of the manifest or Parquet input to carry into the images table."
     limit: Annotated[int | None, Parameter(group=_READ)] = None
@@ -83,7 +84,7 @@ class DetectArchive:
     dry_run: Annotated[bool, Parameter(group=_WRITE, negative=())] = False
     "Tell what would be read, by type, with sizes; write nothing."
     model: Annotated[str | None, Parameter(group=_DETECT)] = None
-    "Name of a bundled model, path or url of a checkpoint; None: the bundled one that fits the device."
+    "hr-resnet50, hr-mobilenetv2, or path or url of a checkpoint; None: the one of these that fits the device."
     zooms: Annotated[Texts, _many(_DETECT)] = ()
     "Pyramid levels, as 0.5 1 2, or `adaptive`; none: the checkpoint's. 4 finds faces of 8-12 px."
     min_score: Annotated[float | None, Parameter(group=_DETECT)] = None
@@ -200,8 +201,12 @@ def run_job(app: App, tokens: list[str] | None = None) -> int:
     try:
         app.config = _config_file(tokens)
         return int(app(tokens, exit_on_error=False, print_error=False) or 0)
+    except cyclopts.MissingArgumentError as error:
+        return _refused(_unknown_option(app, tokens) or str(error), 2)
     except cyclopts.CycloptsError as error:
         return _refused(str(error), 2)
+    except StorageError as error:
+        return _refused(f"{error} The same command goes on from here.", error.exit_code)
     except TinyfaceError as error:
         return _refused(str(error), error.exit_code)
     except ObjectError as error:  # of an object that no run can do without
@@ -211,6 +216,17 @@ def run_job(app: App, tokens: list[str] | None = None) -> int:
     except Terminated:
         _refused("told to end (SIGTERM); the same command resumes.", TERMINATED)
         leave()
+
+
+def _unknown_option(app: App, tokens: list[str]) -> str | None:
+    """Names the first one: told before what is missing, which may be what was misspelt."""
+    known = {name for argument in app.assemble_argument_collection() for name in argument.names}
+    given = (token.partition("=")[0].replace("_", "-") for token in tokens if token.startswith("--"))
+    wrong = next((option for option in given if option not in known | {"--help"}), None)
+    if wrong is None:
+        return None
+    like = difflib.get_close_matches(wrong.strip("-"), [name.strip("-") for name in known], 1, 0.7)
+    return f'Unknown option: "{wrong}".' + (f" Did you mean --{like[0]}?" if like else "")
 
 
 def _refused(message: str, code: int) -> int:
@@ -232,6 +248,8 @@ def _config_file(tokens: list[str]) -> list[Callable[..., Any]]:
         path = Path(value if equals else "".join(tokens[position + 1 : position + 2]))
         del tokens[position:]
         tokens += rest
+        if not path.is_file():
+            raise SettingsError(f"--config {path}: no such file.")
         try:
             values = yaml.safe_load(path.read_text())
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:

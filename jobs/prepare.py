@@ -22,7 +22,7 @@ from tinyface_core.detect.detector import TILE_PX, DetectOptions
 from tinyface_core.detect.pyramid import Zooms, adaptive_zooms
 from tinyface_core.detect.runtime import Runtime
 from tinyface_core.errors import CheckpointError, InputError, SettingsError, StorageError
-from tinyface_core.model.checkpoint import ModelSpec, bundled_names, load_checkpoint
+from tinyface_core.model.checkpoint import ModelSpec, bundled_names, is_untrained, load_checkpoint
 from tinyface_core.model.locate import ModelAddress, fetch, locate
 from tinyface_core.picture.picture import DECODER_VERSION, Limits
 from tinyface_core.storage import ObjectError, Storage
@@ -116,7 +116,12 @@ def asked_for(job: DetectArchive, storage: Storage) -> dict[str, Any]:
 def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, storage: Storage) -> Decided:
     """Settings of a new output: as asked for, the rest from the checkpoint and the machine."""
     model = locate(job.model or _default_model(runtime), storage)
-    _, spec = load_checkpoint(fetch(model, storage))  # whole: a tensor that does not fit is told before any write
+    network, spec = load_checkpoint(fetch(model, storage))  # whole: what does not fit is told before any write
+    if is_untrained(network):
+        raise CheckpointError(
+            f"--model {model.name}: its heads are zero, it would find nothing: it has ImageNet weights and was not "
+            "trained for faces. Train it: jobs/train.py --start-from."
+        )
     limits = Limits()
     settings: dict[str, Any] = {
         "model": model.name,

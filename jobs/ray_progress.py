@@ -20,7 +20,7 @@ from tinyface_core.tables.unit_tables import UnitTotals
 
 log = logging.getLogger("progress")
 
-LOG_EVERY_S = 10.0
+LOG_EVERY_S, RATE_AFTER_S = 10.0, 5.0
 
 
 class RunProgress:
@@ -84,8 +84,9 @@ class RunProgress:
         counts = f"{faces:,} faces, {errors:,} errors, {self.pictures:,} committed"
         if self._began is None:
             return f"{counts}, waiting for the first picture"
-        rate = (done - self._first) / max(1e-3, time.monotonic() - self._began)
-        if rate <= 0:
+        passed_s = time.monotonic() - self._began
+        rate = (done - self._first) / max(1e-3, passed_s)
+        if rate <= 0 or passed_s < RATE_AFTER_S:  # blocks come in bursts
             return counts
         return f"{rate:.2f} pictures/s, {counts}, {_clock((self.expected - done) / rate)} left"
 

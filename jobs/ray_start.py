@@ -6,8 +6,10 @@ waiting is bounded and says what for.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,6 +19,7 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # the job prints i
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
+from ray.experimental.internal_kv import _internal_kv_get
 
 from options import DetectArchive
 from signals import ending_on_sigterm
@@ -34,11 +37,11 @@ GROW_S = 600.0  # how long an autoscaler may take to bring what is missing
 
 @dataclass(frozen=True)
 class Cluster:
-    """What there is to work with. own: a local Ray that this job started. nodes: resources of each."""
+    """What there is to work with. grows: more nodes may come by themselves. nodes: resources of each."""
 
     cpus: float
     gpus: float
-    own: bool
+    grows: bool
     nodes: tuple[Mapping[str, float], ...] = ()
 
 
@@ -76,12 +79,22 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
         found = ray.cluster_resources()
         own = ray._private.worker._global_node is not None and ray._private.worker._global_node.head
         nodes = tuple(node["Resources"] for node in ray.nodes() if node["Alive"])
-        cluster = Cluster(found.get("CPU", 0.0), found.get("GPU", 0.0), own, nodes)
+        cluster = Cluster(found.get("CPU", 0.0), found.get("GPU", 0.0), not own and _grows(), nodes)
         told = "a local Ray" if own else f"the Ray cluster at {context.address_info['gcs_address']}"
         log.info("%s: %g CPUs, %g GPUs", told, cluster.cpus, cluster.gpus)
         yield cluster
     finally:
         ray.shutdown()
+
+
+def _grows() -> bool:
+    """Whether an autoscaler may bring nodes; not where nodes were started by hand.
+
+    There Ray's monitor only watches, and gives each node a type of its own, named by the node. Unknown counts as yes.
+    """
+    told = _internal_kv_get("__autoscaling_status")
+    types = json.loads(told).get("autoscaler_report", {}).get("active_nodes", {}) if told else {}
+    return not types or not all(re.fullmatch(r"node_[0-9a-f]{40,}", name) for name in types)
 
 
 def _joinable(address: str | None) -> str:
@@ -121,7 +134,7 @@ def choose_pool(cluster: Cluster, job: DetectArchive, device: str) -> Pool:
     if smallest > room:
         have = f"Ray has {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs"
         need = f"{smallest} detectors of {gpus:g} GPUs and {threads} CPUs each"
-        if cluster.own:
+        if not cluster.grows:
             raise ResourceError(
                 f"{need} do not fit: {have}. Ask for less with --actors, --cpus-per-actor or --gpus-per-actor."
             )
@@ -166,9 +179,10 @@ class RaySession:
         try:
             runtime: Runtime = ray.get(probe.remote(device, precision), timeout=GROW_S)
         except ray.exceptions.GetTimeoutError as error:
-            need = f"{pool.cpus:g} CPUs and {pool.gpus:g} GPUs"
             raise ResourceError(
-                f"no node offered {need} within {GROW_S:g} s; the cluster has {self.cluster}."
+                f"no node with {pool.threads} CPUs and {pool.gpus:g} GPUs for a detector came within {GROW_S:g} s; "
+                f"Ray has {self.cluster.cpus:g} CPUs and {self.cluster.gpus:g} GPUs. Add such nodes, or ask for less "
+                "with --cpus-per-actor or --gpus-per-actor."
             ) from error
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, ResourceError):

@@ -144,7 +144,7 @@ def _workers(job: TrainJob, cluster: Cluster) -> tuple[int, bool]:
     """(processes, whether each has a GPU). Raises: ResourceError where a Ray of our own cannot carry them."""
     room = int(cluster.gpus) or int(cluster.cpus // job.cpus_per_worker)
     workers = job.workers or max(1, room)
-    if workers > room and cluster.own:
+    if workers > room and not cluster.grows:
         raise ResourceError(
             f"--workers {workers} of {job.cpus_per_worker} CPUs do not fit: Ray has {cluster.cpus:g} CPUs and "
             f"{cluster.gpus:g} GPUs."

@@ -72,6 +72,8 @@ class Storage:
             )
         if protocol == "file":
             return LocalStore().canonical(url)
+        if not url.split("://", 1)[1].strip("/"):
+            raise InputError(f"{url}: names no bucket or server: write it behind the //")
         return "s3://" + url.split("://", 1)[1] if protocol in _S3 else url
 
     def stat(self, uri: str) -> ObjectInfo | None:

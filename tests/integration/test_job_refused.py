@@ -48,6 +48,14 @@ CASES = {
     "sidecars only": Case("--input side --output out", ("no pictures", "--all-files"), a_file("side/a.txt")),
     "no input at all": Case("--output out", ("--input",)),
     "no output": Case("--input in", ("--output",)),
+    "an unknown option where others are missing": Case("--foo --output out", ('Unknown option: "--foo"',)),
+    "an option without values": Case(f"{USUAL} --zooms", ("--zooms",)),
+    "a server without its name": Case("--input ftp://x/y --output out", ("ftp://", "--storage-option host=")),
+    "no bucket": Case("--input s3:// --output out", ("names no bucket",)),
+    "no config file": Case(f"{USUAL} --config none.yaml", ("none.yaml", "no such file")),
+    "an unknown storage option": Case(
+        "--input s3://b/k --output out --storage-option foo=bar", ("--storage-option foo", "no such option")
+    ),
     "an unknown option": Case(f"{USUAL} --min-scor 0.5", ("--min-scor", "Did you mean", "--min-score")),
     "a word for a number": Case(f"{USUAL} --limit many", ("--limit", "many")),
     "a number out of its range": Case(f"{USUAL} --max_error_share 2", ("--max-error-share 2", "from 0 to 1")),
@@ -113,7 +121,7 @@ def test_refused_with_one_sentence_and_nothing_written(name: str, refusals: dict
 
 
 def test_what_a_cluster_cannot_give_is_said_and_not_waited_for(tmp_path: Path, ray_head: RayHead, model: Path) -> None:
-    """On a Ray of our own with one CPU; on a cluster without GPU; and where no cluster is."""
+    """On a Ray of our own with one CPU; on a cluster without GPU and without autoscaler; and where no cluster is."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(cloud(1))
     before, log = everything_in(tmp_path), tmp_path.parent / f"{tmp_path.name}-log"
@@ -127,6 +135,9 @@ def test_what_a_cluster_cannot_give_is_said_and_not_waited_for(tmp_path: Path, r
     run = Job(log, ray_head.environment, *options, "--device", "cuda", cwd=tmp_path).wait().expect(2)
     assert "--device cuda" in run.err
     assert "no node has a GPU" in run.err
+    asked = ["--gpus-per-actor", "1", "--actors", "1"]
+    run = Job(log, ray_head.environment, *options, *asked, cwd=tmp_path).wait().expect(2)
+    assert "1 detectors of 1 GPUs and 1 CPUs each do not fit: Ray has 2 CPUs and 0 GPUs" in run.err
     run = Job(log, ray_environment(), *options, "--ray-address", "127.0.0.1:1", cwd=tmp_path).wait().expect(2)
     assert "127.0.0.1:1" in run.err
     assert everything_in(tmp_path) == before

@@ -143,7 +143,9 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "none.safetensors")
     for content in (b"", b"x" * 900, b"\x80\x02}q\x00."):
         (tmp_path / "x.safetensors").write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"x\.safetensors: not a safetensors file .* jobs/convert_checkpoint"):
+        with pytest.raises(
+            CheckpointError, match=r"x\.safetensors: a damaged safetensors file, or none .* jobs/convert_checkpoint"
+        ):
             load_checkpoint(tmp_path / "x.safetensors")
     save_file({"x": torch.ones(1)}, tmp_path / "y.safetensors")
     with pytest.raises(CheckpointError, match=r"y\.safetensors: a safetensors file, but not a tinyface checkpoint"):
@@ -157,7 +159,7 @@ def test_a_torn_checkpoint_is_refused(tmp_path: Path, network: HRNetwork) -> Non
     path = tmp_path / "light.safetensors"
     save_checkpoint(path, network, SPEC)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="not a safetensors file"):
+    with pytest.raises(CheckpointError, match="a damaged safetensors file, or none"):
         load_checkpoint(path)
 
 

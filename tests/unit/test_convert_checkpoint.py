@@ -26,6 +26,7 @@ def test_a_checkpoint_is_written_in_fp32_and_said(source: Path, capsys: pytest.C
     assert run_job(app, [str(source), str(target), "--name", "light"]) == 0
     assert capsys.readouterr().out == (
         f"{target}: light, mobilenet_v2, from ImageNet weights, heads zero. Left out: classifier.1.bias.\n"
+        "It finds no faces before it is trained: jobs/train.py --start-from.\n"
     )
     network, spec = load_checkpoint(target)
     assert spec.name == "light"

@@ -50,12 +50,15 @@ def test_a_protocol_that_cannot_be_opened_is_told_in_one_line(
     with pytest.raises(SettingsError, match=r"cannot open nosuch:// urls: [^\n]+$"):
         storage.stat("nosuch://a")
 
+    with pytest.raises(SettingsError, match=r"ftp:// urls: they need --storage-option host=\.\.\."):
+        storage.stat("ftp://127.0.0.1:1/a.jpg")
+
     def refuse(*_: object, **__: object) -> None:
         raise ConnectionRefusedError(111, "Connection\nrefused")
 
     monkeypatch.setattr("fsspec.filesystem", refuse)
     with pytest.raises(SettingsError, match=r"cannot open ftp:// urls: \[Errno 111\] Connection refused: check"):
-        storage.stat("ftp://127.0.0.1:1/a.jpg")
+        Storage(StorageOptions(extra=(("host", "127.0.0.1"),))).stat("ftp://127.0.0.1:1/a.jpg")
 
 
 @pytest.mark.parametrize(

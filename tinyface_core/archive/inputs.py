@@ -78,7 +78,10 @@ def _resolve(url: str, storage: Storage, candidates: CandidateFilter) -> Input:
         raise InputError(
             f"no permission to read {uri}: {error}: ask for the right to read and list, or use other credentials"
         ) from error
-    raise InputError(f"no such input: {uri}: nothing is stored there: check the spelling and the endpoint")
+    mend = "check the spelling" if uri.startswith("file://") else "check the spelling and the endpoint"
+    if "/runtime_resources/working_dir_files/" in uri:  # a relative path of a submitted job
+        mend = "only what --working-dir sends is there, less what .rayignore names: give an absolute path or a url"
+    raise InputError(f"no such input: {uri}: nothing is stored there: {mend}")
 
 
 def _named(info: ObjectInfo, storage: Storage, candidates: CandidateFilter) -> Input:

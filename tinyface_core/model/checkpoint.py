@@ -102,6 +102,11 @@ def is_checkpoint(path: Path) -> bool:
         return False
 
 
+def is_untrained(network: HRNetwork) -> bool:
+    """Whether all heads are zero, as they are right after a conversion of ImageNet weights."""
+    return not any(bool(head.get_parameter("weight").any()) for head in network.heads.values())
+
+
 def read_spec(path: Path) -> ModelSpec:
     """The spec alone, without reading weights. Raises CheckpointError as load_checkpoint does."""
     try:
@@ -111,7 +116,8 @@ def read_spec(path: Path) -> ModelSpec:
         raise CheckpointError(f"{path}: no such file. Known model names: {', '.join(bundled_names())}.") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path}: not a safetensors file ({error}). Convert it: jobs/convert_checkpoint.py."
+            f"{path}: a damaged safetensors file, or none ({error}). Fetch it again; another program's weights are "
+            "converted by jobs/convert_checkpoint.py."
         ) from error
     if "tinyface" not in metadata:
         raise CheckpointError(

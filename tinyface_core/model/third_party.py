@@ -20,6 +20,7 @@ Layouts: the names and shapes below; tests/unit/test_third_party.py writes files
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,12 +124,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pth(path: Path) -> dict[str, Tensor]:
     """The state dict of a .pth: that under "model", or the file's own. Only weights are ever unpickled."""
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old pickle protocols
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).partition("Please file an issue")[0].strip().splitlines()
         raise CheckpointError(
-            f"{path}: holds more than weights, or is no PyTorch file; nothing in it was run ({reason[-1]}). "
-            "Save its state dict alone, with torch.save(model.state_dict(), ...)."
+            f"{path}: holds more than weights, or is no PyTorch file; nothing in it was run. Save its state dict "
+            "alone, with torch.save(model.state_dict(), ...)."
         ) from error
     except Exception as error:  # a torn archive shows as one of many types, which torch does not list
         raise CheckpointError(f"{path}: a broken PyTorch file ({str(error).splitlines()[0]}).") from error

@@ -160,7 +160,7 @@ def with_retries(attempt: Callable[[], T], what: str, patience_s: float = READ_P
             raise ObjectDenied(f"{what}: {last}") from last
         raise StorageError(
             f"{what}: given up after {tries} tries in {time.monotonic() - started:.0f} s: {last}. "
-            "Is the store reachable? The same command goes on from here."
+            "Is the store reachable?"
         ) from last
 
 

@@ -6,6 +6,8 @@ after. Retries beyond those of the file system itself are ours. Listing holds on
 
 from __future__ import annotations
 
+import inspect
+import io
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +29,7 @@ from tinyface_core.stores.base import (
 )
 
 T = TypeVar("T")
+_BUFFER_BYTES = 1 << 20
 _VERSION_KEYS = ("ETag", "etag", "generation", "versionId", "version")
 _TIME_KEYS = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 
@@ -38,6 +41,8 @@ class GenericStore:
         self._options = options
         self._protocol = protocol
         try:
+            for name in _missing_options(protocol, options):
+                raise ValueError(f"they need --storage-option {name}=...")
             self._fs = fsspec.filesystem(protocol, skip_instance_cache=True, **options.for_fsspec())
         except Exception as error:  # some connect here, and each raises its own kinds
             raise SettingsError(
@@ -88,7 +93,8 @@ class GenericStore:
 
     def open(self, uri: str, version: str | None) -> BinaryIO:
         self._check(uri, version)
-        return cast(BinaryIO, self._try(lambda: self._fs.open(uri, "rb"), "opening", uri))
+        file = self._try(lambda: self._fs.open(uri, "rb"), "opening", uri)
+        return cast(BinaryIO, io.BufferedReader(_NamedFaults(file, uri, self._options.hide), _BUFFER_BYTES))
 
     open_stream = open
 
@@ -138,6 +144,51 @@ class GenericStore:
         if version is None and modified is not None:
             version = f"{int(modified.timestamp() * 1e6) * 1000}-{size}"
         return ObjectInfo(uri, size, version, modified)
+
+
+def _missing_options(protocol: str, options: StorageOptions) -> list[str]:
+    """Arguments that the file system cannot do without, such as ftp's host."""
+    _, *arguments = inspect.signature(fsspec.get_filesystem_class(protocol).__init__).parameters.values()
+    needed = [a.name for a in arguments if a.default is a.empty and a.kind is a.POSITIONAL_OR_KEYWORD]
+    return [name for name in needed if name not in options.for_fsspec()]
+
+
+class _NamedFaults(io.RawIOBase):
+    """A file whose failures are those of reading an object, and never look like damage in it."""
+
+    def __init__(self, file: Any, uri: str, hide: Callable[[str], str]) -> None:
+        super().__init__()
+        self._file, self._uri, self._hide = file, uri, hide
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._named(lambda: self._file.seek(offset, whence)))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        data: bytes = self._named(lambda: self._file.read(len(buffer)))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def _named(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:  # each file system raises its own kinds
+            told = " ".join(str(error).split()) or type(error).__name__
+            if "range requests" in told:
+                told = "the server cannot send a part of it, which zip and Parquet need: copy it to disk or to S3"
+            raise ObjectDenied(self._hide(f"{self._uri}: cannot be read: {told}")) from error
 
 
 def _instant(value: Any) -> datetime | None:

@@ -222,4 +222,4 @@ def _cannot(action: str, uri: str, error: OSError) -> StorageError:
         errno.EACCES: "give this user the right to write there",
         errno.EROFS: "it is mounted read-only: choose another folder",
     }.get(error.errno or 0, "check the path")
-    return StorageError(f"cannot {action} {uri}: {error.strerror or error}: {mend}; the same command goes on from here")
+    return StorageError(f"cannot {action} {uri}: {error.strerror or error}: {mend}")

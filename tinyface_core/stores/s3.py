@@ -87,7 +87,7 @@ class S3Store:
             page = self._call("listing", uri, "list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
         except ObjectMissing as error:
             raise InputError(f"{uri}: no such bucket: {bucket}: check its name and --endpoint-url") from error
-        return bool(page.get("Contents"))
+        return bool(page.get("Contents")) or not prefix  # an empty bucket is an empty folder
 
     def read(self, uri: str, version: str | None) -> bytes:
         with _Body(self, uri, version) as body:
@@ -183,6 +183,9 @@ class S3Store:
             fs.retries = 1
             fs.connect()
         except Exception as error:
+            for name in self._options.for_fsspec():
+                if isinstance(error, TypeError) and f"'{name}'" in str(error):
+                    raise SettingsError(f"--storage-option {name}: s3:// urls have no such option") from error
             raise SettingsError(
                 self._options.hide(f"cannot open s3:// urls: {type(error).__name__}: {error}: ")
                 + "check --profile, --endpoint-url and --storage-option"

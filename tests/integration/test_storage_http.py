@@ -1,0 +1,68 @@
+"""Pictures on a web server: one that sends ranges, and one that cannot."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.archives import good, read, some_members, zip_bytes
+from tinyface_core.archive.candidates import CandidateFilter
+from tinyface_core.archive.listing import list_sources
+from tinyface_core.errors import ErrorClass, Stage
+from tinyface_core.storage import Storage
+
+pytestmark = pytest.mark.integration
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Python's own server, which answers every request with the whole file."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Ranges(Quiet):
+    def do_GET(self) -> None:
+        data = Path(self.translate_path(self.path)).read_bytes()
+        first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        part = data[int(first) : int(last) + 1 if last else None]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+
+@pytest.fixture(params=[Quiet, Ranges])
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, bool]]:
+    """(url of a folder with a.zip and a.jpg, whether the server sends ranges)."""
+    (tmp_path / "a.zip").write_bytes(zip_bytes(some_members(3)))
+    (tmp_path / "a.jpg").write_bytes(some_members(1)[0][1])
+    handler = functools.partial(request.param, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", request.param is Ranges
+        server.shutdown()
+        thread.join()
+
+
+def test_a_picture_and_a_zip(served: tuple[str, bool]) -> None:
+    """Without ranges a zip cannot be read: that is no damage, and the row says what helps."""
+    url, sends_ranges = served
+    (picture,) = list_sources([f"{url}/a.jpg"], Storage(), CandidateFilter())
+    assert [data for _, data in good(read(picture)[0])] == [some_members(1)[0][1]]
+    (archive,) = list_sources([f"{url}/a.zip"], Storage(), CandidateFilter())
+    records = read(archive)[0]
+    if sends_ranges:
+        assert good(records) == some_members(3)
+        return
+    (record,) = records
+    assert record.error is not None
+    assert (record.error.stage, record.error.error_class) == (Stage.READ, ErrorClass.UNREADABLE)
+    assert "cannot send a part of it" in record.error.message
