@@ -62,7 +62,8 @@ def opened(source: Source, storage: Storage) -> Iterator[pq.ParquetFile]:
             size = file.seek(0, 2)
             file.seek(0)
             cut = size == 0 or file.read(4) == b"PAR1"
-            raise ArchiveBroken(ErrorClass.TRUNCATED if cut else ErrorClass.CORRUPT, _line(error)) from error
+            told = f"the Parquet file {'ends early' if cut else 'is damaged'}: {_line(error)}"
+            raise ArchiveBroken(ErrorClass.TRUNCATED if cut else ErrorClass.CORRUPT, told) from error
         with parquet:
             yield parquet
 
@@ -131,7 +132,7 @@ def _batches(
         try:
             batch = next(batches, None)
         except (pa.ArrowException, OSError) as error:
-            raise ArchiveBroken(ErrorClass.CORRUPT, _line(error)) from error
+            raise ArchiveBroken(ErrorClass.CORRUPT, f"the Parquet file is damaged: {_line(error)}") from error
         if batch is None:
             return
         yield batch

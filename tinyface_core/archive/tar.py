@@ -203,7 +203,8 @@ def _damage_told() -> Iterator[None]:
     except (tarfile.TarError, OSError, EOFError, zlib.error, struct.error, ValueError, LookupError) as error:
         text = str(error) or type(error).__name__
         cut = isinstance(error, EOFError) or text in ("unexpected end of data", "empty file", "truncated header")
-        raise ArchiveBroken(ErrorClass.TRUNCATED if cut else ErrorClass.CORRUPT, text) from error
+        what = "ends early" if cut else "is damaged, or no tar (.tar.gz: of gzip)"
+        raise ArchiveBroken(ErrorClass.TRUNCATED if cut else ErrorClass.CORRUPT, f"the tar {what}: {text}") from error
 
 
 class _Inflated(gzip.GzipFile):

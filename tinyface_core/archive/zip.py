@@ -122,7 +122,9 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> bytes
     except MemoryError:
         return PictureError(Stage.ARCHIVE, ErrorClass.OUT_OF_MEMORY, f"{info.file_size} bytes do not fit in memory")
     except _DAMAGE as error:
-        return PictureError(Stage.ARCHIVE, ErrorClass.MEMBER_CORRUPT, str(error) or type(error).__name__)
+        return PictureError(
+            Stage.ARCHIVE, ErrorClass.MEMBER_CORRUPT, f"the member is damaged: {str(error) or type(error).__name__}"
+        )
     if len(data) != info.file_size:
         message = f"unpacks to {len(data)} bytes, the directory says {info.file_size}"
         return PictureError(Stage.ARCHIVE, ErrorClass.MEMBER_CORRUPT, message)
@@ -141,10 +143,10 @@ def _why_not(file: BinaryIO, error: Exception) -> ArchiveBroken:
     file.seek(0)
     head = file.read(4)
     if not head:
-        return ArchiveBroken(ErrorClass.TRUNCATED, "0 bytes")
+        return ArchiveBroken(ErrorClass.TRUNCATED, "the zip is empty (0 bytes)")
     if head == b"PK\x03\x04" and "not a zip file" in str(error):
         return ArchiveBroken(ErrorClass.TRUNCATED, "no directory at the end of the zip: cut short?")
-    return ArchiveBroken(ErrorClass.CORRUPT, str(error) or type(error).__name__)
+    return ArchiveBroken(ErrorClass.CORRUPT, f"the zip is damaged: {str(error) or type(error).__name__}")
 
 
 class _Bounded:
