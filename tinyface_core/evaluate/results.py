@@ -32,7 +32,7 @@ def read_output(output: Path) -> dict[str, Found]:
     images, detections = (_glob(output, table) for table in ("images", "detections"))
     with duckdb.connect() as connection:
         pictures = connection.execute(f"SELECT image_id, coalesce(member, uri) FROM {images}").fetchall()
-        faces: pa.Table = connection.execute(
+        faces: pa.Table = connection.sql(
             f"SELECT image_id, x1, y1, x2 - x1 AS w, y2 - y1 AS h, score FROM {detections} d "
             f"JOIN {images} i USING (image_id, commit) ORDER BY image_id"
         ).to_arrow_table()

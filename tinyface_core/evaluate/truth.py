@@ -6,6 +6,7 @@ WIDER FACE's own ground truth (its `.mat` files, with the levels easy, medium an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -149,15 +150,20 @@ def _each_picture(mat: dict[str, Any]) -> list[tuple[str, Callable[[str], NDArra
     return found
 
 
-def of_annotations(pictures: Mapping[str, Mapping[str, Any]]) -> Truth:
-    """Lines of `annotations.jsonl` by picture name: boxes [[x, y, w, h]], attrs in the order of ATTRIBUTES."""
-    return joined(
-        {
-            name: (
-                np.asarray(line["boxes"], float).reshape(-1, 4),
-                dict(zip(ATTRIBUTES, np.asarray(line["attrs"], int).reshape(-1, len(ATTRIBUTES)).T, strict=True)),
-            )
-            for name, line in pictures.items()
-        },
-        {},
-    )
+def read_annotated(folder: Path) -> Truth:
+    """A folder's `annotations.jsonl`: boxes [[x, y, w, h]], attrs in the order of ATTRIBUTES; no levels.
+
+    Raises: InputError naming the line.
+    """
+    pictures = {}
+    for number, text in enumerate((folder / "annotations.jsonl").read_text().splitlines(), start=1):
+        try:
+            line = json.loads(text)
+            attributes = np.asarray(line["attrs"], int).reshape(-1, len(ATTRIBUTES)).T
+            boxes_K4 = np.asarray(line["boxes"], float).reshape(-1, 4)
+            pictures[picture_name(line["image"])] = (boxes_K4, dict(zip(ATTRIBUTES, attributes, strict=True)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{folder}/annotations.jsonl:{number}: not an annotation ({type(error).__name__}: {error})."
+            ) from error
+    return joined(pictures, {})

@@ -1,0 +1,85 @@
+"""Judges detections by annotated faces: WIDER FACE's protocol, by level, height and attribute. One core call.
+
+    python jobs/evaluate.py faces/ --truth wider_face_split/ground_truth --report evaluation/
+
+Several outputs side by side are judged on the pictures that all of them have. Exit codes: 0 done, 2 refused.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from options import job_app, run_job
+from tinyface_core.errors import InputError
+from tinyface_core.evaluate.matching import Found, match
+from tinyface_core.evaluate.report import as_json, judge, table, write_curves
+from tinyface_core.evaluate.results import read_output, read_text, write_text
+from tinyface_core.evaluate.truth import Truth, read_annotated, read_wider
+
+app = job_app("evaluate.py", __doc__ or "")
+
+
+@app.default
+def evaluate(
+    *results: Path,
+    truth: Path,
+    report: Path | None = None,
+    text: Path | None = None,
+    samples: int = 1000,
+    json_file: Annotated[Path | None, Parameter("--json")] = None,
+) -> None:
+    """Prints average precision with 95 % intervals for each group of faces.
+
+    Parameters
+    ----------
+    results
+        Outputs of detect_archive.py, or folders of WIDER's text results; NAME=FOLDER names one in the table.
+    truth
+        WIDER's ground truth (wider_face_val.mat, wider_easy_val.mat, ...), or a folder with annotations.jsonl.
+    report
+        Folder for curves.csv and curves.png.
+    text
+        Folder for the (first) results in WIDER's text form.
+    samples
+        Of the bootstrap over pictures.
+    """
+    if not results:
+        raise InputError("no results: name one or more outputs of detect_archive.py.")
+    found = {name: _read(folder) for name, folder in map(_named, results)}
+    annotated = _truth(truth)
+    together = set.intersection(*(set(of) for of in found.values()))
+    judged_on = annotated.only(together)
+    print(f"{len(judged_on.names)} pictures; average precision (95 % of {samples} bootstrap samples over pictures)\n")
+    by_detector = {name: judge(judged_on, match(judged_on, of), samples=samples) for name, of in found.items()}
+    print(table(by_detector))
+    if report is not None:
+        write_curves(by_detector, report)
+    if json_file is not None:
+        json_file.write_text(json.dumps(as_json(by_detector), indent=1) + "\n")
+    if text is not None:
+        write_text(next(iter(found.values())), text)
+
+
+def _named(given: Path) -> tuple[str, Path]:
+    name, equals, folder = str(given).partition("=")
+    return (name, Path(folder)) if equals and not given.exists() else (given.name, given)
+
+
+def _read(folder: Path) -> dict[str, Found]:
+    """Of either form. Raises: InputError."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder.")
+    return read_output(folder) if (folder / "images").is_dir() else read_text(folder)
+
+
+def _truth(folder: Path) -> Truth:
+    return read_annotated(folder) if (folder / "annotations.jsonl").is_file() else read_wider(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(app))
