@@ -24,7 +24,7 @@ from torch import distributed as dist
 from tinyface_core.errors import StopRun
 from tinyface_core.evaluate.matching import Found
 from tinyface_core.model.checkpoint import save_checkpoint
-from tinyface_core.train.data import Annotated, PictureCache
+from tinyface_core.train.data import AnnotatedPicture, PictureCache
 from tinyface_core.train.loop import Budget, Trainer, World, resume, save_state, train
 from tinyface_core.train.meter import Report
 from tinyface_core.train.presets import TrainSettings
@@ -41,8 +41,8 @@ class TrainingRun:
 
     settings: TrainSettings
     budget: Budget
-    pictures: tuple[Annotated, ...]
-    validation: tuple[Annotated, ...]
+    pictures: tuple[AnnotatedPicture, ...]
+    validation: tuple[AnnotatedPicture, ...]
     start_from: Path | None
     cache: Path
     threads: int

@@ -27,7 +27,8 @@ from ray_train import MODEL, TrainingRun, fit
 from tinyface_core.errors import InputError, ResourceError, SettingsError
 from tinyface_core.model.checkpoint import read_spec
 from tinyface_core.train.curves import draw_curves, write_tensorboard
-from tinyface_core.train.data import read_annotations
+from tinyface_core.train.data import AnnotatedPicture
+from tinyface_core.train.formats import read_annotated
 from tinyface_core.train.loop import Budget
 from tinyface_core.train.presets import TrainSettings, preset
 from tinyface_core.train.start import starting_network
@@ -48,9 +49,11 @@ class TrainJob:
     """All options of jobs/train.py."""
 
     data: Annotated[Texts, Parameter(group=_WHAT, negative=(), consume_multiple=1, show_default=False)]
-    "Annotated folders (annotations.jsonl) to learn from; may be repeated."
+    "What to learn from: a folder with annotations.jsonl, WIDER's .txt or .mat, COCO .json, an output; may be repeated."
     validate: Annotated[Texts, Parameter(group=_WHAT, negative=(), consume_multiple=1, show_default=False)]
-    "Annotated folders that choose the best epoch; nothing is learned from them."
+    "The same, to choose the best epoch by; nothing is learned from them."
+    pictures: Annotated[Path | None, Parameter(group=_WHAT)] = None
+    "Folder that the paths in annotations begin at; None: that of the annotations."
     output: Annotated[Path, Parameter(group=_RUN)]
     "Folder of runs; on a cluster one that all nodes share."
     name: Annotated[str | None, Parameter(group=_RUN)] = None
@@ -102,7 +105,8 @@ def main(job: TrainJob) -> int:
     """Checks the data, trains, and leaves best.safetensors, curves.png and TensorBoard's events beside the run."""
     settings = job.settings()
     pictures, held_out = (
-        tuple(p for folder in folders for p in read_annotations(Path(folder))) for folders in (job.data, job.validate)
+        _annotated("--data", job.data, job.pictures),
+        _annotated("--validate", job.validate, job.pictures),
     )
     if shared := {picture.path.name for picture in pictures} & {picture.path.name for picture in held_out}:
         raise InputError(f"--validate: {len(shared)} pictures are in --data too, as {min(shared)}: keep them apart.")
@@ -138,6 +142,16 @@ def main(job: TrainJob) -> int:
     log.info("best epoch: %s", read_spec(folder / "best.safetensors").provenance)
     print(f"model   {folder / 'best.safetensors'}\ncurves  {folder / 'curves.png'}, {folder / 'tensorboard'}")
     return 0
+
+
+def _annotated(option: str, sources: Texts, pictures: Path | None) -> tuple[AnnotatedPicture, ...]:
+    """All pictures of the sources, and says of each what it holds. Raises: InputError."""
+    found = list[AnnotatedPicture]()
+    for source in sources:
+        here, check = read_annotated(Path(source), pictures)
+        log.info("%s %s: %s", option, source, check)
+        found += here
+    return tuple(found)
 
 
 def _workers(job: TrainJob, cluster: Cluster) -> tuple[int, bool]:

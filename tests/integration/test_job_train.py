@@ -112,7 +112,7 @@ def test_wrong_options_are_refused_before_a_ray_starts(tmp_path: Path, options: 
         (["--preset", "slow"], "known are fast, paper"),
         (["--model", "yolo"], "known are hr-resnet50"),
         (["--validate", data], "are in --data too"),
-        (["--data", str(tmp_path / "none")], "needs an annotations.jsonl"),
+        (["--data", str(tmp_path / "none")], "needs to be a folder with annotations.jsonl"),
         (["--start-from", str(tmp_path / "none.pth")], "none.pth"),
         (["--batch", "0"], "needs a number from 1 on"),
         (["--fast"], "Unknown option"),

@@ -9,15 +9,15 @@ import pytest
 
 from tinyface_core.detect.detections import Detections
 from tinyface_core.train.calibrate import average_precision, default_score, judge, summary
-from tinyface_core.train.data import Annotated
+from tinyface_core.train.data import AnnotatedPicture
 
 FACES = [[0, 0, 10, 10], [20, 0, 30, 12], [40, 0, 90, 50]]
 UNCLEAR = [[0, 20, 8, 28]]
 
 
-def picture(faces: list[list[int]], unclear: list[list[int]]) -> Annotated:
+def picture(faces: list[list[int]], unclear: list[list[int]]) -> AnnotatedPicture:
     faces_K4, unclear_M4 = (np.array(boxes, np.float32).reshape(-1, 4) for boxes in (faces, unclear))
-    return Annotated(Path("none"), (37, 93), faces_K4, unclear_M4)
+    return AnnotatedPicture(Path("none"), (37, 93), faces_K4, unclear_M4)
 
 
 def detections(*scored: tuple[float, list[float]]) -> Detections:

@@ -13,7 +13,8 @@ from PIL import Image
 from tinyface_core.errors import InputError
 from tinyface_core.geometry import LevelSize
 from tinyface_core.train.crops import CropSettings, cut, draw_crop
-from tinyface_core.train.data import PictureCache, read_annotations
+from tinyface_core.train.data import PictureCache
+from tinyface_core.train.formats import read_annotated
 
 PLAIN = CropSettings(side_px=64, colour=0.0, grey=0.0)
 GREY = (120, 110, 100)
@@ -32,7 +33,7 @@ def write_folder(folder: Path, pictures: list[np.ndarray], boxes: list[list[list
 
 
 def cache_of(folder: Path) -> PictureCache:
-    return PictureCache(read_annotations(folder), folder / "cache")
+    return PictureCache(read_annotated(folder)[0], folder / "cache")
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -53,7 +54,7 @@ def test_the_cache_holds_each_picture_and_is_built_once(tmp_path: Path) -> None:
 
 def test_boxes_without_size_are_dropped_and_invalid_ones_are_no_faces(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, [noise(37, 53)], [[[1, 2, 0, 4], [5, 6, 7, 8], [1, 1, 5, 0]]], invalid=1)
-    (picture,) = read_annotations(folder)
+    (picture,) = read_annotated(folder)[0]
     assert picture.faces_K4.shape == (0, 4)
     assert picture.unclear_M4.tolist() == [[5, 6, 12, 14]]
 
@@ -62,7 +63,7 @@ def test_boxes_without_size_are_dropped_and_invalid_ones_are_no_faces(tmp_path: 
 def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "annotations.jsonl").write_text(line)
     with pytest.raises(InputError, match=r"annotations\.jsonl:1"):
-        read_annotations(tmp_path)
+        read_annotated(tmp_path)
 
 
 def test_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:

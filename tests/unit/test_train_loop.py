@@ -22,7 +22,7 @@ from tinyface_core.model.network import HRNetwork, NetworkConfig
 from tinyface_core.model.trunks import TrunkConfig
 from tinyface_core.templates import TemplateSet
 from tinyface_core.train.crops import CropSettings
-from tinyface_core.train.data import Annotated, PictureCache
+from tinyface_core.train.data import AnnotatedPicture, PictureCache
 from tinyface_core.train.folded import folded, freeze
 from tinyface_core.train.loop import Budget, Trainer, World, resume, save_state, train
 from tinyface_core.train.loss import LossSettings
@@ -47,7 +47,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> PictureCache:
         for face in faces:
             ImageDraw.Draw(image).ellipse(tuple(face), fill=(250, 220, 180))
         image.save(folder / f"{number}.png")
-        pictures.append(Annotated(folder / f"{number}.png", (110, 150), faces, faces[:0]))
+        pictures.append(AnnotatedPicture(folder / f"{number}.png", (110, 150), faces, faces[:0]))
     return PictureCache(pictures, folder / "cache")
 
 

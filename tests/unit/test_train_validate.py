@@ -13,7 +13,7 @@ from tinyface_core.evaluate.matching import Found
 from tinyface_core.model.network import HRNetwork
 from tinyface_core.train.crops import CropSettings
 from tinyface_core.train.curves import draw_curves, write_tensorboard
-from tinyface_core.train.data import Annotated, PictureCache
+from tinyface_core.train.data import AnnotatedPicture, PictureCache
 from tinyface_core.train.loop import Budget, Trainer
 from tinyface_core.train.presets import TrainSettings, preset
 from tinyface_core.train.validate import FixedCrops
@@ -36,7 +36,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> PictureCache:
     for number in range(3):
         Image.fromarray(rng.integers(0, 256, (97, 131, 3), dtype=np.uint8)).save(folder / f"{number}.png")
         faces = np.array([[10, 20, 34, 52], [70, 30, 79, 41]], np.float32)
-        pictures.append(Annotated(folder / f"{number}.png", (97, 131), faces, faces[:1] + 40))
+        pictures.append(AnnotatedPicture(folder / f"{number}.png", (97, 131), faces, faces[:1] + 40))
     return PictureCache(pictures, folder / "cache")
 
 

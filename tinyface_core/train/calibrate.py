@@ -26,7 +26,8 @@ from tinyface_core.detect.detections import Detections
 from tinyface_core.detect.detector import DetectOptions, Detector
 from tinyface_core.errors import TinyfaceError
 from tinyface_core.model.checkpoint import load_checkpoint, save_checkpoint
-from tinyface_core.train.data import Annotated, read_annotations
+from tinyface_core.train.data import AnnotatedPicture
+from tinyface_core.train.formats import read_annotated
 
 MATCH_IOU = 0.5
 HEIGHTS_PX = (0, 10, 20, 40, 140, 10**6)
@@ -50,7 +51,7 @@ class Judged:
     height_F: NDArray[np.float32]
 
 
-def judge(detections: Detections, picture: Annotated) -> Judged:
+def judge(detections: Detections, picture: AnnotatedPicture) -> Judged:
     """Each detection, best first, takes the free face that it overlaps most, from MATCH_IOU on."""
     found_K4, faces_F4, unclear_M4 = (
         torch.from_numpy(array) for array in (detections.boxes_K4, picture.faces_K4, picture.unclear_M4)
@@ -112,7 +113,9 @@ def summary(judged: Sequence[Judged], score: float) -> dict[str, Any]:
     }
 
 
-def judge_all(detector: Callable[[NDArray[np.uint8]], Detections], pictures: Sequence[Annotated]) -> list[Judged]:
+def judge_all(
+    detector: Callable[[NDArray[np.uint8]], Detections], pictures: Sequence[AnnotatedPicture]
+) -> list[Judged]:
     """The detector on each picture."""
     judged = []
     for picture in pictures:
@@ -130,7 +133,7 @@ def main(model: Path, *, data: list[Path], every: int = 1, least_score: float = 
         data: annotated folders that were not trained on.
         least_score: detections up to it are not looked at; the average precision lacks them.
     """
-    pictures = [picture for folder in data for picture in read_annotations(folder)][::every]
+    pictures = [picture for folder in data for picture in read_annotated(folder)[0]][::every]
     judged = judge_all(Detector.load(model, DetectOptions(min_score=least_score)), pictures)
     score = max(default_score(judged), least_score)
     said = summary(judged, score)
