@@ -6,6 +6,7 @@ decided in one place, `annotated`, which counts what it leaves out and why. Know
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections import Counter
@@ -75,12 +76,20 @@ def read_annotated(source: Path, pictures: Path | None = None) -> tuple[list[Ann
     return found, DataCheck(len(found), faces, +left_out)
 
 
+def read_boxes(source: Path) -> NDArray[np.float64]:
+    """Width, height of every box of a source that is not marked invalid, (N, 2) px; pictures need not be there."""
+    lines = list(_reader(source)(source, source.parent))
+    if not lines:
+        raise InputError(f"{source}: names no picture.")
+    return np.concatenate([line.boxes_K4[~line.unclear_K, 2:] for line in lines])
+
+
 def _reader(source: Path) -> Callable[[Path, Path], Iterator[Line]]:
     if (source / "annotations.jsonl").is_file():
         return _jsonl
     if (source / "detections").is_dir():
         return _output
-    readers = {".txt": _wider_text, ".mat": _wider_mat, ".json": _coco}
+    readers = {".txt": _wider_text, ".gz": _wider_text, ".mat": _wider_mat, ".json": _coco}
     if source.is_file() and source.suffix in readers:
         return readers[source.suffix]
     raise InputError(
@@ -140,7 +149,12 @@ def _wider_text(source: Path, base: Path) -> Iterator[Line]:
 
     A picture without faces has a line of zeros.
     """
-    lines = iter(enumerate(source.read_text().splitlines(), start=1))
+    opened = gzip.open if source.suffix == ".gz" else open
+    try:
+        with opened(source, "rt", encoding="utf-8") as file:
+            lines = iter(enumerate(file.read().splitlines(), start=1))
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: cannot be read as text ({error}).") from error
     for number, name in lines:
         try:
             count = int(next(lines)[1])
