@@ -1,4 +1,4 @@
-"""Templates are medoids of the boxes: clear clusters are found, the same seed gives the same, and rules give the sets."""
+"""Templates are medoids of the boxes; the same seed gives the same, and rules give resolutions and sets."""
 
 from __future__ import annotations
 
