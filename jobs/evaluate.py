@@ -17,6 +17,7 @@ from cyclopts import Parameter
 from options import job_app, run_job
 from tinyface_core.errors import InputError
 from tinyface_core.evaluate.matching import Found, match
+from tinyface_core.evaluate.peers import run_yunet
 from tinyface_core.evaluate.report import as_json, judge, table, write_curves
 from tinyface_core.evaluate.results import read_output, read_text, write_text
 from tinyface_core.evaluate.truth import Truth, read_annotated, read_wider
@@ -30,6 +31,8 @@ def evaluate(
     truth: Path,
     report: Path | None = None,
     text: Path | None = None,
+    yunet: Path | None = None,
+    pictures: Path | None = None,
     samples: int = 1000,
     json_file: Annotated[Path | None, Parameter("--json")] = None,
 ) -> None:
@@ -45,6 +48,10 @@ def evaluate(
         Folder for curves.csv and curves.png.
     text
         Folder for the (first) results in WIDER's text form.
+    yunet
+        YuNet's ONNX file: run here, on the same pictures, at 1x and 2x, and judged beside the results.
+    pictures
+        Folder of the pictures, for --yunet.
     samples
         Of the bootstrap over pictures.
     """
@@ -52,6 +59,8 @@ def evaluate(
         raise InputError("no results: name one or more outputs of detect_archive.py.")
     found = {name: _read(folder) for name, folder in map(_named, results)}
     annotated = _truth(truth)
+    if yunet is not None:
+        found["YuNet at 1x and 2x"] = _yunet(yunet, pictures, annotated, set(next(iter(found.values()))))
     together = set.intersection(*(set(of) for of in found.values()))
     judged_on = annotated.only(together)
     print(f"{len(judged_on.names)} pictures; average precision (95 % of {samples} bootstrap samples over pictures)\n")
@@ -75,6 +84,16 @@ def _read(folder: Path) -> dict[str, Found]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder.")
     return read_output(folder) if (folder / "images").is_dir() else read_text(folder)
+
+
+def _yunet(model: Path, folder: Path | None, annotated: Truth, names: set[str]) -> dict[str, Found]:
+    """On the pictures of the first results. Raises: InputError."""
+    below = sorted(folder.rglob("*")) if folder else []
+    files = {path.stem: path for path in below if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")}
+    wanted = {name: files[name] for name in annotated.only(names).names if name in files}
+    if not wanted:
+        raise InputError(f"--pictures {folder or ''}: none of the pictures lies there; --yunet needs them.")
+    return run_yunet(model, wanted)
 
 
 def _truth(folder: Path) -> Truth:
