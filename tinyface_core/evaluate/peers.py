@@ -31,9 +31,9 @@ def yunet(model: Path) -> Callable[[NDArray[np.uint8], float], Found]:
         shown_HW3 = cv2.resize(rgb_HW3, size_wh, interpolation=cv2.INTER_LINEAR) if zoom != 1 else rgb_HW3
         detector.setInputSize(size_wh)
         _, rows_K15 = detector.detect(np.ascontiguousarray(shown_HW3[..., ::-1]))
-        rows_K15 = np.asarray(np.zeros((0, 15)) if rows_K15 is None else rows_K15, np.float64)
+        found_K15 = np.array([] if rows_K15 is None else rows_K15, np.float64).reshape(-1, 15)
         ratio_2 = np.array([size_wh[0] / width, size_wh[1] / height])
-        return Found(np.asarray(rows_K15[:, :4] / np.tile(ratio_2, 2), np.float64), rows_K15[:, 14])
+        return Found(np.asarray(found_K15[:, :4] / np.tile(ratio_2, 2), np.float64), found_K15[:, 14])
 
     return faces_in
 
