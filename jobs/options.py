@@ -20,11 +20,9 @@ import yaml
 from cyclopts import App, Group, Parameter
 from rich.console import Console
 
-from signals import TERMINATED, Terminated, leave
+from signals import INTERRUPTED, TERMINATED, Terminated, leave
 from tinyface_core.errors import SettingsError, StorageError, TinyfaceError
 from tinyface_core.storage import ObjectError, StorageOptions
-
-INTERRUPTED = 130
 
 _READ, _WRITE = Group("What to read", sort_key=1), Group("Where to write", sort_key=2)
 _DETECT, _RUN = Group("How to detect", sort_key=3), Group("How to run", sort_key=4)

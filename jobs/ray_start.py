@@ -22,7 +22,7 @@ import ray
 from ray.experimental.internal_kv import _internal_kv_get
 
 from options import DetectArchive
-from signals import ending_on_sigterm
+from signals import ending_on_signals
 from tinyface_core.detect.runtime import Device, Precision, Runtime, choose_runtime
 from tinyface_core.errors import ResourceError
 
@@ -170,7 +170,7 @@ class RaySession:
     def cluster(self) -> Cluster:
         if self._cluster is None:
             self._cluster = self._stack.enter_context(ray_cluster(self._address))
-            self._stack.enter_context(ending_on_sigterm())
+            self._stack.enter_context(ending_on_signals())
         return self._cluster
 
     def runtime(self, pool: Pool, device: Device, precision: Precision) -> Runtime:

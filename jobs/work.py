@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+import signals
 from prepare import Run
 from ray_chain import faces_in, rows_from
 from ray_progress import RunProgress
@@ -102,6 +103,7 @@ class CommitLoop:
                 for window in windows(units):
                     self._work_window(window, {name: suspects[name] for name in suspects.keys() & window.keys()})
                 self._finish(0)
+                signals.check()
                 self._check_denied(0)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -114,6 +116,7 @@ class CommitLoop:
         work = [work_item(unit, settling.reading.carried) for name, unit in units.items() if name not in suspects]
         if work:
             for table in rows_from(faces_in(work, settling.reading, settling.detecting, settling.pool)):
+                signals.check()
                 self.progress.came(table)
                 for whole in collector.add(table):
                     self._commit(units, *whole)
