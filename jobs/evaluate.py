@@ -20,7 +20,7 @@ from tinyface_core.evaluate.matching import Found, match
 from tinyface_core.evaluate.peers import run_yunet
 from tinyface_core.evaluate.report import as_json, judge, table, write_curves
 from tinyface_core.evaluate.results import read_output, read_text, write_text
-from tinyface_core.evaluate.truth import Truth, read_annotated, read_wider
+from tinyface_core.evaluate.truth import Truth, read_truth
 
 app = job_app("evaluate.py", __doc__ or "")
 
@@ -43,7 +43,8 @@ def evaluate(
     results
         Outputs of detect_archive.py, or folders of WIDER's text results; NAME=FOLDER names one in the table.
     truth
-        WIDER's ground truth (wider_face_val.mat, wider_easy_val.mat, ...), or a folder with annotations.jsonl.
+        WIDER's ground truth (a folder with wider_face_val.mat, wider_easy_val.mat, ...), or annotations in another form
+        (docs/training.md), which have no levels.
     report
         Folder for curves.csv and curves.png.
     text
@@ -58,7 +59,7 @@ def evaluate(
     if not results:
         raise InputError("no results: name one or more outputs of detect_archive.py.")
     found = {name: _read(folder) for name, folder in map(_named, results)}
-    annotated = _truth(truth)
+    annotated = read_truth(truth)
     if yunet is not None:
         found["YuNet at 1x and 2x"] = _yunet(yunet, pictures, annotated, set(next(iter(found.values()))))
     together = set.intersection(*(set(of) for of in found.values()))
@@ -94,10 +95,6 @@ def _yunet(model: Path, folder: Path | None, annotated: Truth, names: set[str]) 
     if not wanted:
         raise InputError(f"--pictures {folder or ''}: none of the pictures lies there; --yunet needs them.")
     return run_yunet(model, wanted)
-
-
-def _truth(folder: Path) -> Truth:
-    return read_annotated(folder) if (folder / "annotations.jsonl").is_file() else read_wider(folder)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from prepare import Run, versions
 from tinyface_core.archive.candidates import extension_of
 from tinyface_core.archive.record import Kind, Source
 from tinyface_core.report.html import write_report
+from tinyface_core.tables.footer import sql_glob
 from tinyface_core.tables.unit_tables import UnitTotals, sum_totals
 from to_do import ToDo
 from work import Worked
@@ -137,8 +138,7 @@ def show_summary(facts: Mapping[str, Any], output_uri: str, report_uri: str | No
         table.add_row(name, text)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(table)
-    where = output_uri.removeprefix("file://").replace("'", "''")
-    console.print(f"query: SELECT count(*), sum(num_faces) FROM '{where}/images/**/*.parquet'")
+    console.print(f"query: SELECT count(*), sum(num_faces) FROM {sql_glob(output_uri, 'images')}")
 
 
 def _listed(counts: Counter[str]) -> str:

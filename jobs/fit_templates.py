@@ -19,8 +19,7 @@ from cyclopts import Parameter
 from options import job_app, run_job
 from tinyface_core.errors import SettingsError
 from tinyface_core.templates import TemplateSet
-from tinyface_core.train.fit_templates import face_sizes, fit, kept_sizes, mean_best_iou, template_set
-from tinyface_core.train.formats import read_boxes
+from tinyface_core.train.fit_templates import annotated_sizes, face_sizes, fit, kept_sizes, mean_best_iou, template_set
 
 app = job_app("fit_templates.py", __doc__ or "")
 
@@ -51,7 +50,7 @@ def fit_templates(
     """
     if count < 1 or restarts < 1:
         raise SettingsError("--count and --restarts: need a number from 1 on.")
-    sizes_N2 = read_boxes(source)
+    sizes_N2 = annotated_sizes(source)
     fitted = fit(sizes_N2, count, restarts=restarts, seed=seed)
     templates = template_set(fitted.sizes_K2)
     published = mean_best_iou(kept_sizes(sizes_N2, np.random.default_rng(seed)), face_sizes(TemplateSet()))

@@ -27,8 +27,7 @@ from ray_train import MODEL, TrainingRun, fit
 from tinyface_core.errors import InputError, ResourceError, SettingsError
 from tinyface_core.model.checkpoint import read_spec
 from tinyface_core.train.curves import draw_curves, write_tensorboard
-from tinyface_core.train.data import AnnotatedPicture
-from tinyface_core.train.formats import read_annotated
+from tinyface_core.train.data import AnnotatedPicture, read_annotated
 from tinyface_core.train.loop import Budget
 from tinyface_core.train.presets import TrainSettings, preset
 from tinyface_core.train.start import starting_network

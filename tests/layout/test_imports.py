@@ -26,12 +26,13 @@ RANKS = {
     "model": 6,
     "detect": 7,
     "tables": 8,
-    "evaluate": 9,
+    "labels": 9,
     "report": 9,
     "export": 9,
-    "train": 10,
-    "studies": 11,
-    "jobs": 12,
+    "evaluate": 10,
+    "train": 11,
+    "studies": 12,
+    "jobs": 13,
 }
 # The left side of the detector and the readers know nothing of each other.
 ONLY = {

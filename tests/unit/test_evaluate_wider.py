@@ -15,7 +15,7 @@ from tinyface_core.errors import InputError
 from tinyface_core.evaluate.curves import average_precision, counts, curve, interval
 from tinyface_core.evaluate.matching import Found, inclusive_iou, match
 from tinyface_core.evaluate.results import read_text, together, write_text
-from tinyface_core.evaluate.truth import ALL, LEVELS, Truth, joined, picture_name, read_wider
+from tinyface_core.evaluate.truth import ALL, LEVELS, Truth, joined, picture_name, read_truth
 
 OFFICIAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "wider_face" / "eval_gt"
 needs_official = pytest.mark.skipif(not OFFICIAL.is_dir(), reason="WIDER's ground truth may not be given away")
@@ -24,10 +24,11 @@ Boxes = list[list[float]]
 
 def truth_of(**pictures: Boxes) -> Truth:
     """Faces without attributes, by picture; the level `few` counts each picture's first face."""
-    zeros = {name: dict.fromkeys(("blur", "expression", "illumination", "invalid", "occlusion", "pose"),
-                                 np.zeros(len(faces))) for name, faces in pictures.items()}  # fmt: skip
     level = {name: np.arange(len(faces)) == 0 for name, faces in pictures.items()}
-    boxes = {name: (np.reshape(faces, (-1, 4)).astype(float), zeros[name]) for name, faces in pictures.items()}
+    boxes = {
+        name: (np.reshape(faces, (-1, 4)).astype(float), np.zeros((len(faces), 6), np.int8))
+        for name, faces in pictures.items()
+    }
     return joined(boxes, {"few": level})
 
 
@@ -41,7 +42,7 @@ def ap(truth: Truth, detections: dict[str, Found], group: str = ALL) -> float:
 
 @needs_official
 def test_the_official_levels_keep_as_many_faces_as_is_known_and_a_perfect_detector_scores_1() -> None:
-    truth = read_wider(OFFICIAL)
+    truth = read_truth(OFFICIAL)
     assert len(truth.names) == 3226
     assert [int(truth.levels[level].sum()) for level in LEVELS] == [7211, 13319, 31958]
     perfect = {
@@ -219,10 +220,10 @@ def test_two_runs_together_are_suppressed_as_one() -> None:
 
 def test_missing_and_damaged_ground_truth_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"wider_face_val\.mat"):
-        read_wider(tmp_path)
+        read_truth(tmp_path)
     (tmp_path / "wider_face_val.mat").write_bytes(b"no matlab")
-    with pytest.raises(InputError, match="not a MATLAB file"):
-        read_wider(tmp_path)
+    with pytest.raises(InputError, match=r"not a \.mat of WIDER FACE"):
+        read_truth(tmp_path)
 
 
 def test_ground_truth_in_the_official_names_and_form(tmp_path: Path) -> None:
@@ -241,11 +242,12 @@ def test_ground_truth_in_the_official_names_and_form(tmp_path: Path) -> None:
     boxes = cells([[np.array([[1, 2, 3, 4]]), np.array([[5, 6, 7, 8], [9, 9, 9, 9]])], [np.array([[1, 1, 1, 1]])]])
     labels = {f"{name}_label_list": cells([[[[0]], [[0], [1]]], [[[0]]]]) for name in
               ("blur", "expression", "illumination", "invalid", "occlusion", "pose")}  # fmt: skip
-    savemat(tmp_path / "wider_face_val.mat", {"file_list": files, "face_bbx_list": boxes, **labels})
+    files_of = {"event_list": np.array([["0--P"], ["1--Q"]], object), "file_list": files}
+    savemat(tmp_path / "wider_face_val.mat", {**files_of, "face_bbx_list": boxes, **labels})
     for level in LEVELS:
         kept = cells([[np.array([[1]]), np.array([[2]])], [np.zeros((0, 1))]])
-        savemat(tmp_path / f"wider_{level}_val.mat", {"file_list": files, "gt_list": kept})
-    truth = read_wider(tmp_path)
+        savemat(tmp_path / f"wider_{level}_val.mat", {**files_of, "gt_list": kept})
+    truth = read_truth(tmp_path)
     assert truth.names == ("p_1", "p_2", "q_1")
     assert truth.levels["hard"].tolist() == [True, False, True, False]
     assert truth.valid_F.tolist() == [True, True, False, True]

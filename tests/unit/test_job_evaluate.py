@@ -14,7 +14,7 @@ from evaluate import app
 from options import run_job
 from tests.report_sample import SamplePicture, write_unit
 from tinyface_core.evaluate.results import read_output
-from tinyface_core.evaluate.truth import read_annotated
+from tinyface_core.evaluate.truth import read_truth
 
 FACES = {"p_1": [[10, 20, 30, 40], [100, 20, 9, 9]], "p_2": [[5, 5, 12, 15]], "p_3": [[1, 1, 200, 200]]}
 
@@ -103,6 +103,6 @@ def test_wrong_input_is_named(output: Path, truth: Path, tmp_path: Path, capsys:
 
 
 def test_annotations_have_no_official_levels(truth: Path) -> None:
-    annotated = read_annotated(truth)
+    annotated = read_truth(truth)
     assert annotated.names == ("p_1", "p_2", "p_3")
     assert annotated.levels == {}

@@ -13,8 +13,7 @@ from PIL import Image
 from tinyface_core.errors import InputError
 from tinyface_core.geometry import LevelSize
 from tinyface_core.train.crops import CropSettings, cut, draw_crop
-from tinyface_core.train.data import PictureCache
-from tinyface_core.train.formats import read_annotated
+from tinyface_core.train.data import PictureCache, read_annotated
 
 PLAIN = CropSettings(side_px=64, colour=0.0, grey=0.0)
 GREY = (120, 110, 100)

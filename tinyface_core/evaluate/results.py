@@ -5,7 +5,6 @@ A text file a picture: its name, how many, then `x y width height score` a line,
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tinyface_core.boxes import nms
 from tinyface_core.errors import InputError
 from tinyface_core.evaluate.matching import Found
 from tinyface_core.evaluate.truth import picture_name
+from tinyface_core.tables.footer import sql_glob
 
 
 def read_output(output: Path) -> dict[str, Found]:
@@ -29,7 +29,7 @@ def read_output(output: Path) -> dict[str, Found]:
     """
     if not list((output / "images").glob("**/*.parquet")):
         raise InputError(f"{output}: no output of detect_archive.py: nothing in images/.")
-    images, detections = (_glob(output, table) for table in ("images", "detections"))
+    images, detections = (sql_glob(str(output), table) for table in ("images", "detections"))
     with duckdb.connect() as connection:
         pictures = connection.execute(f"SELECT image_id, coalesce(member, uri) FROM {images}").fetchall()
         faces: pa.Table = connection.sql(
@@ -48,11 +48,6 @@ def read_output(output: Path) -> dict[str, Found]:
             raise InputError(f"{output}: two pictures are called {name}: annotations could not tell them apart.")
         found[name] = Found(boxes_K4[span], scores_K[span])
     return found
-
-
-def _glob(output: Path, table: str) -> str:
-    folder = re.sub(r"[*?\[]", lambda sign: f"[{sign[0]}]", str(output)).replace("'", "''")
-    return f"'{folder}/{table}/**/*.parquet'"
 
 
 def read_text(folder: Path) -> dict[str, Found]:

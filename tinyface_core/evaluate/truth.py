@@ -1,26 +1,23 @@
 """Annotated faces to judge detections by, and the groups of them that are counted apart.
 
-WIDER FACE's own ground truth (its `.mat` files, with the levels easy, medium and hard), or a folder with
-`annotations.jsonl`. Knows no detections.
+WIDER FACE's own ground truth (its `.mat` files, with the levels easy, medium and hard), or any form of
+`labels/forms.py`. Knows no detections.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
 from tinyface_core.errors import InputError
+from tinyface_core.labels.forms import ATTRIBUTES, read_lines, wider_cells
 
 LEVELS = ("easy", "medium", "hard")
-ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 VALUES: Mapping[str, tuple[str, ...]] = {
     "blur": ("clear", "normal", "heavy"),
     "occlusion": ("none", "partial", "heavy"),
@@ -37,20 +34,24 @@ class Truth:
     """Faces of many pictures, those of one picture side by side.
 
     names: of P pictures, file name without extension. faces_F4 float64 (x, y, width, height), px. starts_P1: where
-    each picture's faces begin, and F last. attributes: name -> int8 (F,). levels: name -> bool (F,), the faces that
-    an official level counts; empty where there are none.
+    each picture's faces begin, and F last. attributes_F6 int8, in the order of ATTRIBUTES. levels: name -> bool (F,),
+    the faces that an official level counts; empty where there are none.
     """
 
     names: tuple[str, ...]
     faces_F4: NDArray[np.float64]
     starts_P1: NDArray[np.int64]
-    attributes: Mapping[str, NDArray[np.int8]]
+    attributes_F6: NDArray[np.int8]
     levels: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+    def attribute_F(self, name: str) -> NDArray[np.int8]:
+        """One attribute of each face."""
+        return self.attributes_F6[:, ATTRIBUTES.index(name)]
 
     @property
     def valid_F(self) -> NDArray[np.bool_]:
         """Not marked invalid, and not empty."""
-        return np.asarray((self.attributes["invalid"] == 0) & (self.faces_F4[:, 2:] > 0).all(axis=1))
+        return np.asarray((self.attribute_F("invalid") == 0) & (self.faces_F4[:, 2:] > 0).all(axis=1))
 
     def groups(self) -> dict[str, NDArray[np.bool_]]:
         """Name -> which faces count, (F,): the levels, all valid ones, those by height, and those by each attribute."""
@@ -60,7 +61,7 @@ class Truth:
             groups[_height_name(low, high)] = valid_F & (height_F >= low) & (height_F < high)
         for attribute, values in VALUES.items():
             for value, name in enumerate(values):
-                groups[f"{attribute} {name}"] = valid_F & (self.attributes[attribute] == value)
+                groups[f"{attribute} {name}"] = valid_F & (self.attribute_F(attribute) == value)
         return groups
 
     def only(self, names: Collection[str]) -> Truth:
@@ -75,7 +76,7 @@ class Truth:
             tuple(self.names[place] for place in kept),
             self.faces_F4[faces],
             np.concatenate([[0], np.cumsum(lengths_P[kept])]),
-            {name: values_F[faces] for name, values_F in self.attributes.items()},
+            self.attributes_F6[faces],
             {name: kept_F[faces] for name, kept_F in self.levels.items()},
         )
 
@@ -91,79 +92,49 @@ def picture_name(path: str) -> str:
     return PurePosixPath(path).stem
 
 
-def joined(pictures: Mapping[str, tuple[NDArray[Any], Mapping[str, Any]]], levels: Mapping[str, Any]) -> Truth:
-    """pictures: name -> (boxes (K, 4), attribute -> (K,)). levels: level -> picture -> bool (K,)."""
-    names = tuple(pictures)
-    lengths = [len(pictures[name][0]) for name in names]
+def joined(
+    pictures: Mapping[str, tuple[NDArray[np.float64], NDArray[np.int8]]],
+    levels: Mapping[str, Mapping[str, NDArray[np.bool_]]] | None = None,
+) -> Truth:
+    """pictures: name -> (boxes (K, 4), attributes (K, 6)). levels: level -> picture -> bool (K,)."""
+    lengths = [len(boxes_K4) for boxes_K4, _ in pictures.values()]
     return Truth(
-        names,
-        np.concatenate([np.zeros((0, 4)), *(pictures[name][0] for name in names)]).astype(np.float64),
+        tuple(pictures),
+        np.concatenate([np.zeros((0, 4)), *(boxes_K4 for boxes_K4, _ in pictures.values())]),
         np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
+        np.concatenate([np.zeros((0, len(ATTRIBUTES)), np.int8), *(each for _, each in pictures.values())]),
         {
-            attribute: np.concatenate([[], *(pictures[name][1][attribute] for name in names)]).astype(np.int8)
-            for attribute in ATTRIBUTES
+            level: np.concatenate([np.zeros(0, bool), *(kept[name] for name in pictures)])
+            for level, kept in (levels or {}).items()
         },
-        {level: np.concatenate([[], *(of[name] for name in names)]).astype(bool) for level, of in levels.items()},
     )
 
 
-def read_wider(folder: Path) -> Truth:
-    """WIDER FACE's `eval_tools/ground_truth`: `wider_face_val.mat` and one file a level, in either naming.
+def read_truth(source: Path) -> Truth:
+    """WIDER FACE's `eval_tools/ground_truth` (a folder, in either naming), or annotations in any form.
 
     Raises:
-        InputError: a file is not there, or not of that form.
+        InputError: neither, or a file that is not of its form.
     """
-    whole = _mat(folder, "face")
-    pictures: dict[str, tuple[NDArray[Any], Mapping[str, Any]]] = {}
-    for name, cell in _each_picture(whole):
-        attributes = {attribute: cell(f"{attribute}_label_list").ravel() for attribute in ATTRIBUTES}
-        pictures[name] = (cell("face_bbx_list").reshape(-1, 4), attributes)
-    levels: dict[str, dict[str, NDArray[np.bool_]]] = {level: {} for level in LEVELS}
-    for level, of in levels.items():
-        for name, cell in _each_picture(_mat(folder, level)):
-            of[name] = np.zeros(len(pictures[name][0]), bool)
-            of[name][cell("gt_list").ravel().astype(int) - 1] = True  # MATLAB counts from 1
-    return joined(pictures, levels)
-
-
-def _mat(folder: Path, part: str) -> dict[str, Any]:
-    names = [f"wider_{part}_val.mat", f"eval_wider_{part}_val.mat"]
-    for name in names:
-        if (folder / name).is_file():
-            try:
-                return dict(loadmat(folder / name))
-            except Exception as error:  # scipy raises many kinds for a damaged file
-                raise InputError(f"{folder / name}: not a MATLAB file ({error}).") from error
-    raise InputError(f"{folder}: needs {names[0]}, of WIDER FACE's eval_tools/ground_truth.")
-
-
-def _each_picture(mat: dict[str, Any]) -> list[tuple[str, Callable[[str], NDArray[Any]]]]:
-    """(name, the picture's part of a list by its name)."""
-    found: list[tuple[str, Callable[[str], NDArray[Any]]]] = []
-    for event, files in enumerate(mat["file_list"][:, 0]):
-        for number, name in enumerate(files[:, 0]):
-
-            def cell(key: str, event: int = event, number: int = number) -> NDArray[Any]:
-                return np.asarray(mat[key][event, 0][number, 0])
-
-            found.append((str(name[0]), cell))
-    return found
-
-
-def read_annotated(folder: Path) -> Truth:
-    """A folder's `annotations.jsonl`: boxes [[x, y, w, h]], attrs in the order of ATTRIBUTES; no levels.
-
-    Raises: InputError naming the line.
-    """
-    pictures = {}
-    for number, text in enumerate((folder / "annotations.jsonl").read_text().splitlines(), start=1):
-        try:
-            line = json.loads(text)
-            attributes = np.asarray(line["attrs"], int).reshape(-1, len(ATTRIBUTES)).T
-            boxes_K4 = np.asarray(line["boxes"], float).reshape(-1, 4)
-            pictures[picture_name(line["image"])] = (boxes_K4, dict(zip(ATTRIBUTES, attributes, strict=True)))
-        except (ValueError, KeyError, TypeError) as error:
+    files = {part: _ground_truth(source, part) for part in ("face", *LEVELS)}
+    whole = files["face"]
+    if whole is None:
+        if source.is_dir() and not (source / "annotations.jsonl").is_file():
             raise InputError(
-                f"{folder}/annotations.jsonl:{number}: not an annotation ({type(error).__name__}: {error})."
-            ) from error
-    return joined(pictures, {})
+                f"{source}: needs wider_face_val.mat, of WIDER FACE's eval_tools/ground_truth, or annotations.jsonl."
+            )
+        return joined({line.path.stem: (line.boxes_K4, line.attributes_K6) for line in read_lines(source)})
+    truth = {line.path.stem: (line.boxes_K4, line.attributes_K6) for line in read_lines(whole)}
+    levels: dict[str, dict[str, NDArray[np.bool_]]] = {}
+    for level in LEVELS:
+        if (file := files[level]) is None:
+            raise InputError(f"{source}: needs wider_{level}_val.mat beside {whole.name}.")
+        levels[level] = {name: np.zeros(len(boxes_K4), bool) for name, (boxes_K4, _) in truth.items()}
+        for _, name, cell in wider_cells(file):
+            levels[level][name][cell("gt_list").ravel().astype(int) - 1] = True  # MATLAB counts from 1
+    return joined(truth, levels)
+
+
+def _ground_truth(folder: Path, part: str) -> Path | None:
+    names = (f"wider_{part}_val.mat", f"eval_wider_{part}_val.mat")
+    return next((folder / name for name in names if (folder / name).is_file()), None)

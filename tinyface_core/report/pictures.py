@@ -6,7 +6,7 @@ prevents it is a reason to print, never an exception. Knows archives and decodin
 
 from __future__ import annotations
 
-import re
+import glob
 import time
 from collections.abc import Iterator, Sequence
 
@@ -78,7 +78,7 @@ def _records(storage: Storage, uri: str, version: str | None, members: Sequence[
     if info is not None and kind not in (Kind.PICTURE, Kind.ZIP) and info.size_bytes > MAX_SEARCH_BYTES:
         raise _NotTried(f"the archive of {info.size_bytes / 1e9:.1f} GB would have to be read from its start")
     source = Source(uri, kind, None if info is None else info.size_bytes, version)
-    wanted = CandidateFilter(all_files=True, include=tuple(_as_glob(name) for name in names))
+    wanted = CandidateFilter(all_files=True, include=tuple(glob.escape(name) for name in names))
     return (record for record in read_unit(Unit((source,)), storage, wanted) if isinstance(record, Record))
 
 
@@ -86,10 +86,6 @@ def _bytes_or_reason(record: Record) -> bytes | str:
     if record.data is not None:
         return record.data
     return record.error.message if record.error else "it is empty"
-
-
-def _as_glob(name: str) -> str:
-    return re.sub(r"[*?\[]", lambda found: f"[{found[0]}]", name)
 
 
 class _NotTried(Exception):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from tinyface_core.tables.footer import sql_glob
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ def queries_for(output_uri: str, endpoint_url: str | None = None) -> list[Query]
         output_uri: canonical (`file:///...`, `s3://...`); quotes and glob characters in it are escaped.
         endpoint_url: of an S3 server that is not AWS; a user name or password in it is left out.
     """
-    images, faces = (_table(output_uri, name) for name in ("images", "detections"))
+    images, faces = (sql_glob(output_uri, name) for name in ("images", "detections"))
     setup = [Query("Once a session: let DuckDB read S3", _s3_setup(endpoint_url))] if _is_s3(output_uri) else []
     return [
         *setup,
@@ -47,12 +48,6 @@ def queries_for(output_uri: str, endpoint_url: str | None = None) -> list[Query]
             f"GROUP BY ALL ORDER BY small_faces DESC, uri, member LIMIT 20;",
         ),
     ]
-
-
-def _table(output_uri: str, name: str) -> str:
-    path = output_uri.removeprefix("file://").rstrip("/")
-    path = re.sub(r"[*?\[]", lambda found: f"[{found[0]}]", path)
-    return "'" + f"{path}/{name}/**/*.parquet".replace("'", "''") + "'"
 
 
 def _is_s3(output_uri: str) -> bool:

@@ -6,6 +6,7 @@ not know how rows become tables, or who may write.
 
 from __future__ import annotations
 
+import glob
 import io
 import json
 import re
@@ -59,6 +60,12 @@ def unit_and_commit_of_detections(uri: str) -> tuple[str, str] | None:
 def unit_of_temporary(uri: str) -> str | None:
     match = _TEMPORARY_NAME.fullmatch(uri.rpartition("/")[2])
     return match[1] if match else None
+
+
+def sql_glob(output_uri: str, table: str) -> str:
+    """One table of an output as DuckDB's FROM takes it: quoted, and what looks like a pattern in the path escaped."""
+    path = glob.escape(output_uri.removeprefix("file://").rstrip("/"))
+    return "'" + f"{path}/{table}/**/*.parquet".replace("'", "''") + "'"
 
 
 def is_part(name: str) -> bool:

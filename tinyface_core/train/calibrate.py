@@ -26,8 +26,7 @@ from tinyface_core.detect.detections import Detections
 from tinyface_core.detect.detector import DetectOptions, Detector
 from tinyface_core.errors import TinyfaceError
 from tinyface_core.model.checkpoint import load_checkpoint, save_checkpoint
-from tinyface_core.train.data import AnnotatedPicture
-from tinyface_core.train.formats import read_annotated
+from tinyface_core.train.data import AnnotatedPicture, read_annotated
 
 MATCH_IOU = 0.5
 HEIGHTS_PX = (0, 10, 20, 40, 140, 10**6)

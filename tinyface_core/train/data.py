@@ -1,9 +1,13 @@
-"""Training pictures and their faces, decoded once into one memory-mapped file. Knows neither forms nor crops."""
+"""Training pictures and their faces: what of annotations can be learned from, and the pixels, decoded once.
+
+Knows neither the forms of annotations (labels/forms.py) nor crops.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tinyface_core.errors import InputError
+from tinyface_core.labels.forms import Line, picture_folder, read_lines
 
 CACHE_FORMAT = 1
 
@@ -25,6 +30,64 @@ class AnnotatedPicture:
     picture_hw: tuple[int, int]
     faces_K4: NDArray[np.float32]
     unclear_M4: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """What a data set holds, and what of it was left out, by reason."""
+
+    pictures: int
+    faces: int
+    left_out: Counter[str]
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.left_out.items()))
+        return f"{self.pictures:,} pictures with {self.faces:,} faces; left out: {reasons or 'nothing'}"
+
+
+def read_annotated(source: Path, pictures: Path | None = None) -> tuple[list[AnnotatedPicture], DataCheck]:
+    """The pictures of one source, in its order, and what was left out. Arguments as of `labels.forms.read_lines`.
+
+    Raises:
+        InputError: as read_lines; no picture that can be read.
+    """
+    found, left_out = list[AnnotatedPicture](), Counter[str]()
+    for line in read_lines(source, pictures):
+        if (one := _annotated(line, left_out)) is not None:
+            found.append(one)
+    if not found:
+        base = picture_folder(source, pictures)
+        raise InputError(f"{source}: no picture of it can be read below {base}. Name the pictures' folder: --pictures.")
+    return found, DataCheck(len(found), sum(len(one.faces_K4) for one in found), +left_out)
+
+
+def _annotated(line: Line, left_out: Counter[str]) -> AnnotatedPicture | None:
+    """What can be learned from a line; None for a picture that is not there or no picture."""
+    picture_hw = _size_of(line)
+    if picture_hw is None:
+        left_out["pictures that are not there, or are none"] += 1
+        return None
+    height, width = picture_hw
+    corners_K4 = np.concatenate([line.boxes_K4[:, :2], line.boxes_K4[:, :2] + line.boxes_K4[:, 2:]], axis=1)
+    solid_K = (line.boxes_K4[:, 2:] > 0).all(axis=1)
+    clipped_K4 = np.clip(corners_K4, 0, (width, height, width, height))
+    inside_K = solid_K & (clipped_K4[:, 2:] > clipped_K4[:, :2]).all(axis=1)
+    left_out["empty boxes"] += int((~solid_K).sum())
+    left_out["boxes outside the picture"] += int((solid_K & ~inside_K).sum())
+    left_out["boxes marked invalid (neither face nor background)"] += int((inside_K & line.invalid_K).sum())
+    boxes_K4 = corners_K4.astype(np.float32)
+    faces_K4, unclear_M4 = boxes_K4[inside_K & ~line.invalid_K], boxes_K4[inside_K & line.invalid_K]
+    return AnnotatedPicture(line.path, picture_hw, faces_K4, unclear_M4)
+
+
+def _size_of(line: Line) -> tuple[int, int] | None:
+    if line.picture_hw is not None:
+        return line.picture_hw if line.path.is_file() else None
+    try:
+        with Image.open(line.path) as picture:
+            return picture.height, picture.width
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 class PictureCache:

@@ -7,11 +7,13 @@ A medoid is a size that occurs. Paper: section 3.2, "Clustering"; METHOD, sectio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyface_core.errors import InputError
+from tinyface_core.labels.forms import read_lines
 from tinyface_core.templates import Template, TemplateSet
 
 LEAST_PX, MOST_BOXES = 10, 100_000
@@ -27,6 +29,17 @@ class Fitted:
     sizes_K2: NDArray[np.float64]
     mean_iou: float
     boxes: int
+
+
+def annotated_sizes(source: Path) -> NDArray[np.float64]:
+    """Width, height of every box of annotations that is not marked invalid, (N, 2) px; no pictures are needed.
+
+    Raises: InputError as `labels.forms.read_lines`; no picture is named.
+    """
+    lines = list(read_lines(source))
+    if not lines:
+        raise InputError(f"{source}: names no picture.")
+    return np.concatenate([line.boxes_K4[~line.invalid_K, 2:] for line in lines])
 
 
 def kept_sizes(sizes_N2: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:

@@ -7,7 +7,6 @@ take a part of the crops; whoever has all of what they found gives the score.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +17,9 @@ from tinyface_core.detect.decode import CellDecoder
 from tinyface_core.detect.pyramid import Level
 from tinyface_core.evaluate.curves import curve
 from tinyface_core.evaluate.matching import Found, match
-from tinyface_core.evaluate.truth import ALL, ATTRIBUTES, Truth, joined
+from tinyface_core.evaluate.truth import ALL, Truth, joined
 from tinyface_core.geometry import CellGrid, LevelSize
+from tinyface_core.labels.forms import attributes_of
 from tinyface_core.model.network import HeatMaps
 from tinyface_core.train.crops import Crop, draw_crop
 from tinyface_core.train.data import PictureCache
@@ -51,10 +51,9 @@ class FixedCrops:
         for number in range(count):
             crop = self._crop(number)
             boxes_K4 = _xywh(np.concatenate([crop.faces_K4, crop.unclear_M4]))
-            attributes: dict[str, NDArray[Any]] = dict.fromkeys(ATTRIBUTES, np.zeros(len(boxes_K4)))
-            attributes["invalid"] = np.arange(len(boxes_K4)) >= len(crop.faces_K4)
-            pictures[str(number)] = (boxes_K4, attributes)
-        return joined(pictures, {})
+            invalid_K = np.arange(len(boxes_K4)) >= len(crop.faces_K4)
+            pictures[str(number)] = (boxes_K4, attributes_of(invalid_K))
+        return joined(pictures)
 
     @torch.no_grad()
     def found(self, trainer: Trainer, numbers: range) -> dict[str, Found]:

@@ -13,7 +13,7 @@ from scipy.io import savemat
 
 from tests.report_sample import SamplePicture, write_unit
 from tinyface_core.errors import InputError
-from tinyface_core.train.formats import read_annotated
+from tinyface_core.train.data import read_annotated
 
 FACE, OTHER, UNCLEAR, FLAT, OUTSIDE = [3, 4, 10, 12], [20, 5, 9, 8], [30, 20, 8, 9], [1, 1, 0, 5], [60, 2, 5, 5]
 ATTRIBUTES = [[0] * 6, [2, 0, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0] * 6, [0] * 6]
@@ -45,14 +45,20 @@ def wider_mat(folder: Path) -> Path:
             cells[place, 0] = value
         return cells
 
-    invalid = [np.array([[row[3]] for row in ATTRIBUTES]), np.zeros((0, 1)), np.array([[0]])]
+    names = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
+    labels = {
+        f"{name}_label_list": column(
+            [column([np.array([[row[place]] for row in ATTRIBUTES]), np.zeros((0, 1)), np.array([[0]])])]
+        )
+        for place, name in enumerate(names)
+    }
     savemat(
         folder / "wider_face_train.mat",
         {
             "event_list": column(["0--Parade"]),
             "file_list": column([column(["a", "b", "gone"])]),
             "face_bbx_list": column([column([np.array(BOXES), np.zeros((0, 4)), np.array([FACE])])]),
-            "invalid_label_list": column([column(list(invalid))]),
+            **labels,
         },
     )
     return folder / "wider_face_train.mat"
@@ -120,7 +126,7 @@ def test_pictures_may_lie_elsewhere(folder: Path, tmp_path_factory: pytest.TempP
         ("a.txt", "a.jpg\n2\n1 2 3 4 0 0 0 0 0 0\n", "a.txt:1"),
         ("a.json", "[]", "not COCO's form"),
         ("a.json", '{"images": [], "annotations": [{"image_id": 1, "bbox": []}]}', "not COCO's form"),
-        ("a.mat", "text", "not WIDER FACE's .mat"),
+        ("a.mat", "text", "not a .mat of WIDER FACE"),
         ("a.csv", "text", "needs to be a folder"),
     ],
 )

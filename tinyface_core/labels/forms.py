@@ -1,0 +1,182 @@
+"""Annotated pictures in the usual forms: a folder of ours, WIDER FACE's text and .mat, COCO JSON, our own tables.
+
+`read_lines` gives what stands there, a picture a line; what of it is learned from or judged by is for others to say.
+Knows no pixels.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+from scipy.io import loadmat
+
+from tinyface_core.errors import InputError
+from tinyface_core.tables.footer import sql_glob
+
+ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")  # WIDER's order
+_INVALID = ATTRIBUTES.index("invalid")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One picture. boxes_K4: x, y, width, height, px. attributes_K6: in the order of ATTRIBUTES, 0 where not told.
+
+    picture_hw: None where it is not told.
+    """
+
+    path: Path
+    boxes_K4: NDArray[np.float64]
+    attributes_K6: NDArray[np.int8]
+    picture_hw: tuple[int, int] | None = None
+
+    @property
+    def invalid_K(self) -> NDArray[np.bool_]:
+        """Marked invalid, or a crowd: neither a face nor background."""
+        return np.asarray(self.attributes_K6[:, _INVALID] > 0)
+
+
+def read_lines(source: Path, pictures: Path | None = None) -> Iterator[Line]:
+    """The pictures of one source, in its order.
+
+    Args:
+        source: a folder with annotations.jsonl, or an output of the detection job; a WIDER .txt (.gz) or .mat; a COCO
+            .json.
+        pictures: the folder that the paths in it begin at; None: the folder itself, or that of the file.
+    Raises:
+        InputError: none of these, or a line that is not of its form.
+    """
+    return _reader(source)(source, picture_folder(source, pictures))
+
+
+def picture_folder(source: Path, pictures: Path | None) -> Path:
+    """Where the paths in a source begin."""
+    return pictures or (source if source.is_dir() else source.parent)
+
+
+def _reader(source: Path) -> Callable[[Path, Path], Iterator[Line]]:
+    if (source / "annotations.jsonl").is_file():
+        return _jsonl
+    if (source / "detections").is_dir():
+        return _output
+    readers = {".txt": _wider_text, ".gz": _wider_text, ".mat": _wider_mat, ".json": _coco}
+    if source.is_file() and source.suffix in readers:
+        return readers[source.suffix]
+    raise InputError(
+        f"{source}: needs to be a folder with annotations.jsonl, an output of detect_archive.py, WIDER FACE's .txt or "
+        ".mat, or a COCO .json."
+    )
+
+
+def _boxes(values: Any) -> NDArray[np.float64]:
+    return np.asarray(values, np.float64).reshape(-1, 4)
+
+
+def attributes_of(invalid_K: NDArray[np.generic]) -> NDArray[np.int8]:
+    """Attributes (K, 6) of boxes of which only that mark is known."""
+    attributes_K6 = np.zeros((len(invalid_K), len(ATTRIBUTES)), np.int8)
+    attributes_K6[:, _INVALID] = invalid_K
+    return attributes_K6
+
+
+def _jsonl(source: Path, base: Path) -> Iterator[Line]:
+    file = source / "annotations.jsonl"
+    for number, text in enumerate(file.read_text().splitlines(), start=1):
+        try:
+            line = json.loads(text)
+            boxes_K4 = _boxes(line["boxes"])
+            attributes_K6 = np.asarray(line["attrs"], np.int8).reshape(-1, len(ATTRIBUTES))
+            if len(attributes_K6) != len(boxes_K4):
+                raise ValueError(f"{len(boxes_K4)} boxes, {len(attributes_K6)} attrs")
+            yield Line(base / line["image"], boxes_K4, attributes_K6, (int(line["height"]), int(line["width"])))
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise InputError(f"{file}:{number}: not an annotation ({type(error).__name__}: {error}).") from error
+
+
+def _wider_text(source: Path, base: Path) -> Iterator[Line]:
+    """A name, how many boxes, then ten numbers a box: x y w h and the ATTRIBUTES.
+
+    A picture without faces has a line of zeros.
+    """
+    opened = gzip.open if source.suffix == ".gz" else open
+    try:
+        with opened(source, "rt", encoding="utf-8") as file:
+            lines = iter(enumerate(file.read().splitlines(), start=1))
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: cannot be read as text ({error}).") from error
+    for number, name in lines:
+        try:
+            count = int(next(lines)[1])
+            rows = [[float(word) for word in next(lines)[1].split()[:10]] for _ in range(max(1, count))]
+            values = np.array(rows, np.float64).reshape(-1, 10)[:count]
+        except (ValueError, StopIteration) as error:
+            raise InputError(f"{source}:{number}: not WIDER FACE's form (name, count, ten numbers a box).") from error
+        yield Line(base / name.strip(), values[:, :4], values[:, 4:].astype(np.int8))
+
+
+def _wider_mat(source: Path, base: Path) -> Iterator[Line]:
+    for event, name, cell in wider_cells(source):
+        attributes = [cell(f"{attribute}_label_list").ravel() for attribute in ATTRIBUTES]
+        boxes_K4 = _boxes(cell("face_bbx_list"))
+        yield Line(base / event / f"{name}.jpg", boxes_K4, np.stack(attributes, axis=1).astype(np.int8))
+
+
+def wider_cells(source: Path) -> Iterator[tuple[str, str, Callable[[str], NDArray[Any]]]]:
+    """(event, picture, the picture's part of a list by the list's name) of one of WIDER FACE's .mat files.
+
+    Raises: InputError, also from the function that is given.
+    """
+    try:
+        mat = loadmat(source)
+        events = [str(event[0]) for event in mat["event_list"][:, 0]]
+        files = [[str(name[0]) for name in of_event[:, 0]] for of_event in mat["file_list"][:, 0]]
+    except Exception as error:  # scipy raises many kinds for a damaged file
+        raise InputError(f"{source}: not a .mat of WIDER FACE ({type(error).__name__}: {error}).") from error
+    for place, event in enumerate(events):
+        for number, name in enumerate(files[place]):
+
+            def cell(key: str, place: int = place, number: int = number) -> NDArray[Any]:
+                try:
+                    return np.asarray(mat[key][place, 0][number, 0])
+                except (KeyError, IndexError) as error:
+                    raise InputError(f"{source}: not a .mat of WIDER FACE (without {error}).") from error
+
+            yield event, name, cell
+
+
+def _coco(source: Path, base: Path) -> Iterator[Line]:
+    """All boxes are faces, whatever their category; those of a crowd (iscrowd) count as invalid."""
+    try:
+        content = json.loads(source.read_text())
+        boxes: dict[Any, list[tuple[list[float], int]]] = {image["id"]: [] for image in content["images"]}
+        for one in content["annotations"]:
+            boxes[one["image_id"]].append((one["bbox"], one.get("iscrowd", 0)))
+        for image in content["images"]:
+            here = boxes[image["id"]]
+            attributes_K6 = attributes_of(np.array([crowd for _, crowd in here]))
+            size_hw = (int(image["height"]), int(image["width"]))
+            yield Line(base / image["file_name"], _boxes([box for box, _ in here]), attributes_K6, size_hw)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{source}: not COCO's form ({type(error).__name__}: {error}).") from error
+
+
+def _output(source: Path, base: Path) -> Iterator[Line]:
+    """Loose pictures on disk of an output of ours: every detection is a face. Archives' members are left out."""
+    images, faces = (sql_glob(str(source), table) for table in ("images", "detections"))
+    query = (
+        f"SELECT uri, width, height, list([x1, y1, x2 - x1, y2 - y1]) FILTER (x1 IS NOT NULL) FROM {images} i "
+        f"LEFT JOIN {faces} d USING (image_id, commit) WHERE status = 'ok' AND member IS NULL AND uri LIKE 'file://%' "
+        "GROUP BY ALL ORDER BY uri"
+    )
+    with duckdb.connect() as connection:
+        for uri, width, height, boxes in connection.sql(query).fetchall():
+            boxes_K4 = _boxes(boxes or [])
+            nothing_K6 = attributes_of(np.zeros(len(boxes_K4)))
+            yield Line(Path(uri.removeprefix("file://")), boxes_K4, nothing_K6, (height, width))
