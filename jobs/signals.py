@@ -19,7 +19,6 @@ from typing import NoReturn
 INTERRUPTED, TERMINATED = 130, 143
 TERM_GRACE_S, INT_GRACE_S = 2.5, 30.0
 _asked: list[type[BaseException]] = []
-_watching: list[threading.Timer] = []
 
 
 class Terminated(BaseException):
@@ -43,7 +42,6 @@ def ending_on_signals() -> Iterator[None]:
         watchdog = threading.Timer(grace_s, os._exit, [code])
         watchdog.daemon = True
         watchdog.start()
-        _watching.append(watchdog)
         _asked.append(kind)
         raise kind
 

@@ -6,15 +6,18 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 
 from prepare import Run, share_model
 from tinyface_core.archive.record import Kind, Source, Unit
 from tinyface_core.archive.units import cut_units
+from tinyface_core.storage import ObjectError, Storage
 from tinyface_core.tables.footer import CommitRecord, committed
 from tinyface_core.tables.plan import Plan, PlanChange, expected_pictures, sources_hash, take
 from tinyface_core.tables.unit_tables import UnitTotals
 
 log = logging.getLogger(__name__)
+TRIED = 20  # committed sources, to tell a denied object from denied credentials
 
 
 @dataclass
@@ -69,6 +72,18 @@ class ToDo:
         """What the unit's rows depend on besides the settings; loose pictures were filtered when they were listed."""
         loose = unit.sources[0].kind is Kind.PICTURE
         return sources_hash(unit, "" if loose else self.filter_id)
+
+    def reads_committed(self, storage: Storage) -> bool:
+        """Whether the source of a unit that is committed can be read today; a few are tried."""
+        done = (unit for unit in self.plan.units() if self._is_done(unit))
+        for unit in islice(done, TRIED):
+            try:
+                with storage.open_stream(unit.sources[0].uri) as stream:
+                    stream.read(1)
+                return True
+            except ObjectError:
+                continue
+        return False
 
     def _is_done(self, unit: Unit) -> bool:
         record = self.records.get(unit.name)

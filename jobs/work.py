@@ -67,7 +67,15 @@ def work(run: Run, to_do: ToDo, pool: Pool) -> Worked:
     began = time.monotonic()
     with RunProgress(to_do.pictures) as progress:
         settling = Settling(run.reading, detecting, pool, remember)
-        loop = CommitLoop(settling, run.committer, to_do.hash_of, progress, on_commit, run.job.max_error_share)
+        loop = CommitLoop(
+            settling,
+            run.committer,
+            to_do.hash_of,
+            progress,
+            on_commit,
+            run.job.max_error_share,
+            lambda: to_do.reads_committed(run.reading.storage),
+        )
         loop.work(to_do, dict(suspects))
         progress.say(now=True)
     return Worked(sum_totals(done.values()), len(done), time.monotonic() - began)
@@ -81,7 +89,10 @@ def _told(pool: Pool) -> str:
 
 @dataclass
 class CommitLoop:
-    """Works units and commits them. on_commit: told of each unit with its counts."""
+    """Works units and commits them. on_commit: told of each unit with its counts.
+
+    reads_otherwise: whether objects that this run does not work can be read.
+    """
 
     settling: Settling
     committer: Committer
@@ -89,6 +100,7 @@ class CommitLoop:
     progress: RunProgress
     on_commit: Callable[[str, UnitTotals], None]
     max_error_share: float | None = None
+    reads_otherwise: Callable[[], bool] = lambda: False
 
     def work(self, units: Iterable[Unit], suspects: Indexes) -> None:
         """Commits every unit, or raises why not.
@@ -102,9 +114,9 @@ class CommitLoop:
             try:
                 for window in windows(units):
                     self._work_window(window, {name: suspects[name] for name in suspects.keys() & window.keys()})
+                self._check_denied(0)
                 self._finish(0)
                 signals.check()
-                self._check_denied(0)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -129,20 +141,28 @@ class CommitLoop:
             self._denied.append((units[name], rows))
             self._check_denied(DENIED_MOST)
             return
-        if rows["sha256"].null_count < len(rows):  # bytes came: a denial is that object's own affair
-            self._has_read = True
-            for unit, waiting in self._denied:
-                self._submit(unit, waiting)
-            self._denied.clear()
+        if rows["sha256"].null_count < len(rows):
+            self._denied_are_rows()
         self._submit(units[name], rows)
+
+    def _denied_are_rows(self) -> None:
+        """Something can be read: each denial is that object's own affair."""
+        self._has_read = True
+        for unit, waiting in self._denied:
+            self._submit(unit, waiting)
+        self._denied.clear()
 
     def _submit(self, unit: Unit, rows: pa.Table) -> None:
         self._writing[self._pool.submit(self.committer.write, unit, self.hash_of(unit), rows)] = unit
         self._finish(COMMITS_AHEAD)
 
     def _check_denied(self, most: int) -> None:
-        """Raises StopRun where more than `most` pictures wait: nothing at all can be read."""
-        if sum(len(rows) for _, rows in self._denied) > most:
+        """Raises StopRun where more than `most` pictures wait, and nothing at all can be read."""
+        if sum(len(rows) for _, rows in self._denied) <= most:
+            return
+        if self.reads_otherwise():
+            self._denied_are_rows()
+        else:
             raise StopRun(
                 f"no object could be read: {self._denied[0][1]['error_message'][0].as_py()}. Check the credentials and "
                 "the right to read (on S3, GetObject beside ListBucket); the same command goes on."

@@ -84,6 +84,15 @@ def test_denied_units_are_committed_once_another_object_can_be_read(loop: Commit
     assert cast(Any, loop.committer).written == [unit(number).name for number in range(3)]
 
 
+def test_a_new_object_that_is_denied_is_a_row_where_what_was_worked_before_can_be_read(loop: CommitLoop) -> None:
+    """A finished output would else never be finished again."""
+    loop.reads_otherwise = lambda: True
+    give(loop, unit(0), rows(unit(0), f"{DENIED}403"))
+    loop._check_denied(0)
+    loop._finish(0)
+    assert cast(Any, loop.committer).written == [unit(0).name]
+
+
 def test_objects_that_are_gone_are_no_denial(loop: CommitLoop) -> None:
     give(loop, unit(0), rows(unit(0), "s3://bucket/0.jpg: no such object"))
     loop._finish(0)

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
 import signals
 
+Watchdogs = list[tuple[float, int]]
+
 
 @pytest.fixture
-def inside(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
-    """Within the handlers, whose watchdogs end nothing: each leaves its exit code."""
-    ended: list[object] = []
-    monkeypatch.setattr(signals.os, "_exit", ended.append)
+def inside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watchdogs]:
+    """Within the handlers, whose watchdogs end nothing: each leaves its time and exit code."""
+    started: Watchdogs = []
+
+    class Watchdog(threading.Timer):
+        def start(self) -> None:
+            started.append((self.interval, *cast(Any, self.args)))
+
+    monkeypatch.setattr(signals.threading, "Timer", Watchdog)
     with signals.ending_on_signals():
-        yield ended
-    for watchdog in signals._watching:
-        watchdog.cancel()
-    signals._watching.clear()
+        yield started
 
 
-@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, signals.Terminated)])
+@pytest.mark.parametrize(
+    ("number", "kind", "watchdog"),
+    [(signal.SIGINT, KeyboardInterrupt, (30.0, 130)), (signal.SIGTERM, signals.Terminated, (2.5, 143))],
+)
 def test_what_was_swallowed_is_raised_again(
-    number: signal.Signals, kind: type[BaseException], inside: list[object]
+    number: signal.Signals, kind: type[BaseException], watchdog: tuple[float, int], inside: Watchdogs
 ) -> None:
     signals.check()
     with pytest.raises(kind):
@@ -33,9 +42,10 @@ def test_what_was_swallowed_is_raised_again(
     for _ in range(2):
         with pytest.raises(kind):
             signals.check()
+    assert inside == [watchdog]
 
 
-def test_handlers_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handlers_are_put_back() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with signals.ending_on_signals():
         assert signal.getsignal(signal.SIGINT) != before[0]

@@ -180,7 +180,7 @@ def test_parquet_under_a_folder_is_pictures_or_skipped(tmp_path: Path) -> None:
 def test_a_text_of_urls(folder: Path) -> None:
     absolute = f"{folder}/z.zip\nfile://{folder}/sub/e.json\ns3://b/k k.jpg\n"
     (folder / "list.txt").write_text(
-        f"\ufeffa.jpg\r\n\n# those below\n./sub/../sub/c.png\n{absolute}gone.jpg\n b c%20.JPG "
+        f"\ufeffa.jpg\r\n\n# those below\n#\n./sub/../sub/c.png\n{absolute}gone.jpg\n b c%20.JPG "
     )
     manifest = [source for source in listed(folder / "list.txt") if not source.uri.startswith("s3:")]
     assert [source.uri.removeprefix(f"file://{folder}/") for source in manifest] == [

@@ -1,7 +1,7 @@
 """Manifests: lists of urls in a text, CSV or Parquet file, each entry one picture or archive.
 
-Relative entries are resolved against the manifest's folder; a line of a text that starts with `#` is a comment, an
-empty cell of a CSV is null. An entry that is not there is a source all the same:
+Relative entries are resolved against the manifest's folder. A line of a text that is `#` or starts with `# ` is a
+comment, an empty cell of a CSV is null. An entry that is not there is a source all the same:
 reading it gives the error row. Entries were chosen one by one, so hidden names and sidecars among them are rows too.
 """
 
@@ -109,7 +109,7 @@ def _csv_entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -
     with _csv_rows(manifest, storage) as (names, rows):
         check_carried(manifest.uri, names, carry)
         if manifest.uri.lower().endswith(".txt"):
-            yield from ((line, {}) for row in rows if not (line := row[0].strip()).startswith("#"))
+            yield from ((line, {}) for row in rows if (line := row[0].strip()) != "#" and not line.startswith("# "))
             return
         column = names.index(_required_uri_column(manifest.uri, names))
         carried = {name: names.index(name) for name in carry}

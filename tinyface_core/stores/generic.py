@@ -41,8 +41,8 @@ class GenericStore:
         self._options = options
         self._protocol = protocol
         try:
-            for name in _missing_options(protocol, options):
-                raise ValueError(f"they need --storage-option {name}=...")
+            if missing := _missing_options(protocol, options):
+                raise ValueError(f"they need --storage-option {missing[0]}=...")
             self._fs = fsspec.filesystem(protocol, skip_instance_cache=True, **options.for_fsspec())
         except Exception as error:  # some connect here, and each raises its own kinds
             raise SettingsError(
@@ -186,7 +186,7 @@ class _NamedFaults(io.RawIOBase):
             return call()
         except Exception as error:  # each file system raises its own kinds
             told = " ".join(str(error).split()) or type(error).__name__
-            if "range requests" in told:
+            if "range requests" in told:  # fsspec's words, which speak of its own arguments
                 told = "the server cannot send a part of it, which zip and Parquet need: copy it to disk or to S3"
             raise ObjectDenied(self._hide(f"{self._uri}: cannot be read: {told}")) from error
 
