@@ -1,6 +1,6 @@
 """Judges detections by annotated faces: WIDER FACE's protocol, by level, height and attribute. One core call.
 
-    python jobs/evaluate.py faces/ --truth wider_face_split/ground_truth --report evaluation/
+Example: python jobs/evaluate.py faces/ --truth wider_face_split/ground_truth --report evaluation/
 
 Several outputs side by side are judged on the pictures that all of them have. Exit codes: 0 done, 2 refused.
 """
@@ -14,7 +14,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from options import job_app, run_job
+from options import job_app, refuse_unwritable, run_job
 from tinyface_core.errors import InputError
 from tinyface_core.evaluate.matching import Found, match
 from tinyface_core.evaluate.peers import run_yunet
@@ -58,6 +58,7 @@ def evaluate(
     """
     if not results:
         raise InputError("no results: name one or more outputs of detect_archive.py.")
+    refuse_unwritable("--json", json_file)
     found = {name: _read(folder) for name, folder in map(_named, results)}
     annotated = read_truth(truth)
     if yunet is not None:

@@ -1,6 +1,6 @@
 """Fits templates to annotated boxes by k-medoids under the Jaccard distance. One core call; no pictures are needed.
 
-    python jobs/fit_templates.py wider_face_train_bbx_gt.txt --output templates.json
+Example: python jobs/fit_templates.py wider_face_train_bbx_gt.txt --output templates.json
 
 Exit codes: 0 done, 2 refused.
 """
@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 from cyclopts import Parameter
 
-from options import job_app, run_job
+from options import job_app, refuse_unwritable, run_job
 from tinyface_core.errors import SettingsError
 from tinyface_core.templates import TemplateSet
 from tinyface_core.train.fit_templates import annotated_sizes, face_sizes, fit, kept_sizes, mean_best_iou, template_set
@@ -50,6 +50,7 @@ def fit_templates(
     """
     if count < 1 or restarts < 1:
         raise SettingsError("--count and --restarts: need a number from 1 on.")
+    refuse_unwritable("--output", output)
     sizes_N2 = annotated_sizes(source)
     fitted = fit(sizes_N2, count, restarts=restarts, seed=seed)
     templates = template_set(fitted.sizes_K2)

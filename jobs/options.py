@@ -21,7 +21,7 @@ from cyclopts import App, Group, Parameter
 from rich.console import Console
 
 from signals import INTERRUPTED, TERMINATED, Terminated, leave
-from tinyface_core.errors import SettingsError, StorageError, TinyfaceError
+from tinyface_core.errors import OutputError, SettingsError, StorageError, TinyfaceError
 from tinyface_core.storage import ObjectError, StorageOptions
 
 _READ, _WRITE = Group("What to read", sort_key=1), Group("Where to write", sort_key=2)
@@ -31,7 +31,8 @@ _STORAGE = Group("Storage", sort_key=5)
 Texts = tuple[str, ...]
 
 
-def _many(group: Group) -> Parameter:
+def many(group: Group) -> Parameter:
+    """An option that takes one or more values, and may be repeated."""
     return Parameter(group=group, negative=(), consume_multiple=1, show_default=False)
 
 
@@ -46,7 +47,7 @@ class StorageFlags:
     "AWS profile to take credentials from."
     anonymous: Annotated[bool, Parameter(group=_STORAGE, negative=())] = False
     "Send no credentials: for public buckets."
-    storage_option: Annotated[Texts, _many(_STORAGE)] = ()
+    storage_option: Annotated[Texts, many(_STORAGE)] = ()
     "key=value for fsspec (requester pays, roles, encryption keys); may be repeated."
 
     def options(self) -> StorageOptions:
@@ -65,17 +66,17 @@ class StorageFlags:
 class DetectArchive:
     """All options of jobs/detect_archive.py; None: decided by the checkpoint, the output's record, or the machine."""
 
-    input: Annotated[Texts, _many(_READ)]
+    input: Annotated[Texts, many(_READ)]
     "Folder, url, glob, {a..b} braces, archive or manifest; may be repeated."
     output: Annotated[str, Parameter(group=_WRITE)]
     "Folder or prefix for the tables: empty, or an output of the same settings."
-    include: Annotated[Texts, _many(_READ)] = ()
+    include: Annotated[Texts, many(_READ)] = ()
     "Globs on names below the input; only these are read."
-    exclude: Annotated[Texts, _many(_READ)] = ()
+    exclude: Annotated[Texts, many(_READ)] = ()
     "Globs on names below the input that are left out."
     all_files: Annotated[bool, Parameter(group=_READ, negative=())] = False
     "Hidden names and sidecars (.json, .txt, ...) become candidates, so rows."
-    carry: Annotated[Texts, _many(_READ)] = ()
+    carry: Annotated[Texts, many(_READ)] = ()
     "Columns of the manifest or Parquet input to carry into the images table."
     limit: Annotated[int | None, Parameter(group=_READ)] = None
     "Stop after the whole units that reach this many pictures; a later run goes on."
@@ -83,7 +84,7 @@ class DetectArchive:
     "Tell what would be read, by type, with sizes; write nothing."
     model: Annotated[str | None, Parameter(group=_DETECT)] = None
     "hr-resnet50, hr-mobilenetv2, or path or url of a checkpoint; None: the one of these that fits the device."
-    zooms: Annotated[Texts, _many(_DETECT)] = ()
+    zooms: Annotated[Texts, many(_DETECT)] = ()
     "Pyramid levels, as 0.5 1 2, or `adaptive`; none: the checkpoint's. 4 finds faces of 8-12 px."
     min_score: Annotated[float | None, Parameter(group=_DETECT)] = None
     "Faces up to this score are not written (0..1); None: the checkpoint's."
@@ -138,11 +139,7 @@ class DetectArchive:
         for name, texts in (("--input", self.input), ("--output", (self.output,))):
             if not all(text.strip() for text in texts):
                 raise SettingsError(f"{name}: is empty. An unset variable? Give `.` for the current folder.")
-        if "/runtime_resources/working_dir_files/" in os.getcwd() and _is_relative(self.output):
-            raise SettingsError(
-                f"--output {self.output}: under `ray job submit` a relative path lies in Ray's cache of the working "
-                "folder and would be lost. Give an absolute path or a url."
-            )
+        refuse_lost("--output", self.output)
         self.levels()
         self.actor_range()
 
@@ -174,8 +171,20 @@ class DetectArchive:
         return smallest, largest
 
 
-def _is_relative(path: str) -> bool:
-    return "://" not in path and not os.path.isabs(os.path.expanduser(path))
+def refuse_lost(option: str, path: str) -> None:
+    """Raises SettingsError for a relative path to write to in a submitted job."""
+    is_relative = "://" not in path and not os.path.isabs(os.path.expanduser(path))
+    if is_relative and "/runtime_resources/working_dir_files/" in os.getcwd():
+        raise SettingsError(
+            f"{option} {path}: under `ray job submit` a relative path lies in Ray's cache of the working folder and "
+            "would be lost. Give an absolute path or a url."
+        )
+
+
+def refuse_unwritable(option: str, file: Path | None) -> None:
+    """Raises OutputError for a file of the user's that cannot be made; told before the work that fills it."""
+    if file is not None and not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
+        raise OutputError(f"{option} {file}: its folder does not exist or cannot be written to.")
 
 
 def job_app(name: str, about: str) -> App:

@@ -1,0 +1,74 @@
+"""Options of jobs/train.py, as one frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from options import Texts, many, refuse_lost
+from tinyface_core.errors import SettingsError
+from tinyface_core.train.presets import TrainSettings, preset
+from tinyface_core.train.validate import CROPS
+
+_WHAT, _HOW, _RUN = Group("What to train", sort_key=1), Group("How long", sort_key=2), Group("How to run", sort_key=3)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """All options of jobs/train.py."""
+
+    data: Annotated[Texts, many(_WHAT)]
+    "What to learn from: a folder with annotations.jsonl, WIDER's .txt or .mat, COCO .json, an output; may be repeated."
+    validate: Annotated[Texts, many(_WHAT)]
+    "The same, to choose the best epoch by; nothing is learned from them."
+    pictures: Annotated[Path | None, Parameter(group=_WHAT)] = None
+    "Folder that the paths in annotations begin at; None: that of the annotations."
+    output: Annotated[Path, Parameter(group=_RUN)]
+    "Folder of runs; on a cluster one that all nodes share."
+    name: Annotated[str | None, Parameter(group=_RUN)] = None
+    "The run's name below --output; a run of this name goes on. None: model and preset."
+    preset: Annotated[str, Parameter(group=_WHAT)] = "fast"
+    "Recipe: fast, or paper."
+    model: Annotated[str, Parameter(group=_WHAT)] = "hr-resnet50"
+    "hr-resnet50, hr-mobilenetv2, hr-resnet101 or hr-vgg16."
+    start_from: Annotated[Path | None, Parameter(group=_WHAT)] = None
+    "Checkpoint of ours, or ImageNet weights for the trunk."
+    hours: Annotated[float | None, Parameter(group=_HOW)] = None
+    "Time at work that the schedule is fitted to; pauses do not count."
+    crops: Annotated[int | None, Parameter(group=_HOW)] = None
+    "Training crops in all."
+    epochs: Annotated[float | None, Parameter(group=_HOW)] = None
+    "Times that there are as many crops as pictures."
+    epoch_crops: Annotated[int | None, Parameter(group=_HOW)] = None
+    "Training crops from one validation to the next, with a checkpoint each; None: the preset's."
+    validation_crops: Annotated[int, Parameter(group=_HOW)] = CROPS
+    "Fixed crops of --validate that each validation looks at."
+    batch: Annotated[int | None, Parameter(group=_HOW)] = None
+    "Crops a step, shared by all workers; None: the preset's."
+    workers: Annotated[int | None, Parameter(group=_RUN)] = None
+    "Processes; None: one a GPU, or one for each --cpus-per-worker CPUs."
+    cpus_per_worker: Annotated[int, Parameter(group=_RUN)] = 1
+    "CPUs, and so threads, of each worker."
+    cache: Annotated[Path | None, Parameter(group=_RUN)] = None
+    "Folder for decoded pictures on each node (3 bytes a pixel); None: below --output."
+    restarts: Annotated[int, Parameter(group=_RUN)] = 5
+    "How often workers that died are started again."
+    ray_address: Annotated[str | None, Parameter(group=_RUN)] = None
+    "Cluster to join (else RAY_ADDRESS, else one that runs here); `local` always starts one."
+
+    def __post_init__(self) -> None:
+        for name in ("epoch_crops", "validation_crops", "batch", "workers", "cpus_per_worker"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"--{name.replace('_', '-')} {value}: needs a number from 1 on.")
+        refuse_lost("--output", str(self.output))
+
+    def settings(self) -> TrainSettings:
+        """The preset, with what was asked for otherwise. Raises: SettingsError."""
+        asked: dict[str, Any] = {"batch": self.batch, "epoch_crops": self.epoch_crops}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return replace(preset(self.preset, self.model), **given)
