@@ -49,8 +49,8 @@ def main(job: TrainJob) -> int:
         raise InputError(f"--validate: {len(shared)} pictures are in --data too, as {min(shared)}: keep them apart.")
     crops = round(job.epochs * len(pictures)) if job.epochs else job.crops
     budget = Budget(crops=crops, hours=job.hours)
-    _make(job.output)
     starting_network(settings, job.start_from)  # refuses a file that does not fit, before anything starts
+    _make(job.output)
     name = job.name or f"{job.model}-{job.preset}"
     run = TrainingRun(
         settings=settings,
