@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -49,6 +49,8 @@ class TrainJob:
     "Fixed crops of --validate that each validation looks at."
     batch: Annotated[int | None, Parameter(group=_HOW)] = None
     "Crops a step, shared by all workers; None: the preset's."
+    precision: Annotated[Literal["auto", "fp32", "bf16"] | None, Parameter(group=_HOW)] = None
+    "Of features; auto: bf16 where the machine has units for it; None: the preset's."
     workers: Annotated[int | None, Parameter(group=_RUN)] = None
     "Processes; None: one a GPU, or one for each --cpus-per-worker CPUs."
     cpus_per_worker: Annotated[int, Parameter(group=_RUN)] = 1
@@ -69,6 +71,6 @@ class TrainJob:
 
     def settings(self) -> TrainSettings:
         """The preset, with what was asked for otherwise. Raises: SettingsError."""
-        asked: dict[str, Any] = {"batch": self.batch, "epoch_crops": self.epoch_crops}
+        asked: dict[str, Any] = {"batch": self.batch, "epoch_crops": self.epoch_crops, "precision": self.precision}
         given = {name: value for name, value in asked.items() if value is not None}
         return replace(preset(self.preset, self.model), **given)

@@ -61,7 +61,7 @@ def small_settings(bf16: bool = False) -> TrainSettings:
         crops=CropSettings(side_px=72, zooms=(1.0, 2.0), shares=(0.5, 0.5), face_px=(14, 70)),
         optimiser=OptimiserSettings(head_rate=1e-2, trunk_rate=1e-3, average_decay=0.8),
         batch=2,
-        bf16=bf16,
+        precision="bf16" if bf16 else "fp32",
     )
 
 

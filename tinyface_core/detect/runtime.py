@@ -56,7 +56,7 @@ def choose_runtime(device: Device = "auto", precision: Precision = "auto") -> Ru
     if device == "auto" and unusable:
         log.warning("computing without a GPU: %s", unusable)
     where: Literal["cpu", "cuda"] = "cuda" if has_cuda and device != "cpu" else "cpu"
-    best, why = _best_precision(where)
+    best, why = best_precision(where)
     runtime = Runtime(where, best, why) if precision == "auto" else Runtime(where, precision, "asked for by option")
     log.info("computing on %s in %s: %s", runtime.device, runtime.precision, runtime.reason)
     return runtime
@@ -77,7 +77,8 @@ def _unusable_gpus() -> str:
     return f"{cards} NVIDIA GPU(s) are present but unused, {why}"
 
 
-def _best_precision(device: Literal["cpu", "cuda"]) -> tuple[Literal["fp32", "bf16", "fp16"], str]:
+def best_precision(device: str) -> tuple[Literal["fp32", "bf16", "fp16"], str]:
+    """The precision that this device computes fastest without losing faces, and why."""
     if device == "cuda":
         name = torch.cuda.get_device_name()
         if torch.cuda.is_bf16_supported(including_emulation=False):

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinyface_core.detect.runtime import best_precision
 from tinyface_core.errors import CheckpointError, SettingsError
 from tinyface_core.model.network import HeatMaps, HRNetwork
 from tinyface_core.train.batches import Batch, batches
@@ -77,6 +78,9 @@ class Trainer:
         freeze(network, settings.frozen_stride)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._fast = folded(network)
+        device = next(network.parameters()).device
+        asked = settings.precision
+        self._bf16 = asked == "bf16" or (asked == "auto" and best_precision(device.type)[0] == "bf16")
         self._optimiser = optimiser_of(network, settings.optimiser)
         self._trained = [parameter for group in self._optimiser.param_groups for parameter in group["params"]]
         self._average = [parameter.detach().clone() for parameter in self._trained]
@@ -110,7 +114,7 @@ class Trainer:
         device = self._trained[0].device
         image_N3HW = pixels_NHW3.to(device).permute(0, 3, 1, 2).float()
         image_N3HW = (image_N3HW - self._mean.to(device)) / self._std.to(device)
-        if not self.settings.bf16:
+        if not self._bf16:
             return self._fast(image_N3HW)
         with torch.autocast(device.type, torch.bfloat16):
             return self._fast(image_N3HW.bfloat16())

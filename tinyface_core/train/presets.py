@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from tinyface_core.errors import SettingsError
 from tinyface_core.model.checkpoint import Defaults, ModelSpec
@@ -36,7 +37,8 @@ MODELS: dict[str, NetworkConfig] = {
 class TrainSettings:
     """spec: the model that comes out. batch: crops a step, of all processes. frozen_stride: layers up to it stay.
 
-    bf16: features and their gradients in bfloat16; weights, heads' sum and loss stay in fp32. epoch_crops: how often
+    precision: of features and their gradients; auto: bf16 where the machine has units for it (without them it is four
+    times slower than fp32). Weights, heads' sum and loss are in fp32 always. epoch_crops: how often
     the model is validated; None: as many crops as there are pictures.
     """
 
@@ -47,7 +49,7 @@ class TrainSettings:
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     batch: int = 16
     frozen_stride: int = 4
-    bf16: bool = True
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     epoch_crops: int | None = 8000
     seed: int = 0
 
@@ -93,7 +95,7 @@ def paper(spec: ModelSpec) -> TrainSettings:
         optimiser,
         batch=48,
         frozen_stride=0,
-        bf16=False,
+        precision="fp32",
         epoch_crops=None,
     )
 
