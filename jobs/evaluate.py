@@ -16,10 +16,11 @@ from cyclopts import Parameter
 
 from options import job_app, refuse_unwritable, run_job
 from tinyface_core.errors import InputError
+from tinyface_core.evaluate.advise import write_advised
 from tinyface_core.evaluate.matching import Found, match
 from tinyface_core.evaluate.peers import run_yunet
 from tinyface_core.evaluate.report import as_json, judge, table, write_curves
-from tinyface_core.evaluate.results import read_output, read_text, write_text
+from tinyface_core.evaluate.results import read_output, read_settings, read_text, write_text
 from tinyface_core.evaluate.truth import Truth, read_truth
 
 app = job_app("evaluate.py", __doc__ or "")
@@ -34,6 +35,7 @@ def evaluate(
     yunet: Path | None = None,
     pictures: Path | None = None,
     samples: int = 1000,
+    advise: tuple[Path, Path] | None = None,
     json_file: Annotated[Path | None, Parameter("--json")] = None,
 ) -> None:
     """Prints average precision with 95 % intervals for each group of faces.
@@ -55,10 +57,14 @@ def evaluate(
         Folder of the pictures, for --yunet.
     samples
         Of the bootstrap over pictures.
+    advise
+        MODEL NEW: writes the checkpoint MODEL, which made the (first) results, as NEW, with what to expect at each
+        score and height, and the score of one false alarm a picture as its default.
     """
     if not results:
         raise InputError("no results: name one or more outputs of detect_archive.py.")
     refuse_unwritable("--json", json_file)
+    refuse_unwritable("--advise", advise[1] if advise else None)
     found = {name: _read(folder) for name, folder in map(_named, results)}
     annotated = read_truth(truth)
     if yunet is not None:
@@ -74,6 +80,9 @@ def evaluate(
         json_file.write_text(json.dumps(as_json(by_detector), indent=1) + "\n")
     if text is not None:
         write_text(next(iter(found.values())), text)
+    if advise is not None:
+        name, output = _named(results[0])
+        print(f"\n{write_advised(*advise, judged_on, match(judged_on, found[name]), read_settings(output))}")
 
 
 def _named(given: Path) -> tuple[str, Path]:

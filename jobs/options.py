@@ -87,7 +87,7 @@ class DetectArchive:
     zooms: Annotated[Texts, many(_DETECT)] = ()
     "Pyramid levels, as 0.5 1 2, or `adaptive`; none: the checkpoint's. 4 finds faces of 8-12 px."
     min_score: Annotated[float | None, Parameter(group=_DETECT)] = None
-    "Faces up to this score are not written (0..1); None: the checkpoint's."
+    "Faces up to this score are not written (0..1); None: the checkpoint's. The log says what to expect."
     nms_iou: Annotated[float | None, Parameter(group=_DETECT)] = None
     "Overlap above which the weaker of two boxes goes; None: the checkpoint's."
     device: Annotated[Literal["auto", "cpu", "cuda"], Parameter(group=_DETECT)] = "auto"

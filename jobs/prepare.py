@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ from tinyface_core.detect.detector import TILE_PX, DetectOptions
 from tinyface_core.detect.pyramid import Zooms, adaptive_zooms
 from tinyface_core.detect.runtime import Runtime
 from tinyface_core.errors import CheckpointError, InputError, SettingsError, StorageError
+from tinyface_core.model.advice import Advice
 from tinyface_core.model.checkpoint import ModelSpec, bundled_names, is_untrained, load_checkpoint
 from tinyface_core.model.locate import ModelAddress, fetch, locate
 from tinyface_core.picture.picture import DECODER_VERSION, Limits
@@ -137,7 +138,20 @@ def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, sto
     }
     settings |= FACTS | asked
     _check_levels(settings["zooms"], spec)
+    if spec.advice is not None:
+        log.info("what to expect of --min-score %g, %s", settings["min_score"], _advice(spec.advice, settings))
     return Decided(settings, model, runtime)
+
+
+def _advice(advice: Advice, settings: Mapping[str, Any]) -> str:
+    """The table of a checkpoint's advice, and what it was measured on."""
+    zooms = settings["zooms"]
+    asked = zooms if isinstance(zooms, str) else " ".join(f"{zoom:g}" for zoom in zooms)
+    other = "" if asked == advice.zooms else f" (this run: zooms {asked})"
+    return (
+        f"by {advice.pictures} labelled pictures at zooms {advice.zooms}{other}; your pictures may differ:\n"
+        f"{advice.table(settings['min_score'])}"
+    )
 
 
 def decide_as_recorded(job: DetectArchive, asked: dict[str, Any], output: OutputFolder, storage: Storage) -> Decided:

@@ -32,6 +32,7 @@ class Matches:
 
     scores_D. picture_D: place in the truth. face_D: the face that it overlaps most, by IoU of at least MATCH_IOU, as
     a place among all faces, else -1. first_D: no better detection of the picture takes the same face. iou_D: with it.
+    height_D: of the detection, px.
     """
 
     scores_D: NDArray[np.float64]
@@ -39,12 +40,13 @@ class Matches:
     face_D: NDArray[np.int64]
     first_D: NDArray[np.bool_]
     iou_D: NDArray[np.float64]
+    height_D: NDArray[np.float64]
     pictures: int
 
 
 def match(truth: Truth, found: Mapping[str, Found]) -> Matches:
     """Detections by picture name; a picture that is not in `found` has none, one that is not annotated is left out."""
-    scores, pictures, faces, firsts, ious = [], [], [], [], []
+    scores, pictures, faces, firsts, ious, heights = [], [], [], [], [], []
     for place, name in enumerate(truth.names):
         if name not in found:
             continue
@@ -59,12 +61,14 @@ def match(truth: Truth, found: Mapping[str, Found]) -> Matches:
         faces.append(np.where(face_K >= 0, face_K + begin, -1))
         firsts.append(first_K & (face_K >= 0))
         ious.append(iou_K)
+        heights.append(here.boxes_K4[order, 3])
     return Matches(
         np.concatenate([np.zeros(0), *scores]),
         np.concatenate([np.zeros(0, np.int64), *pictures]),
         np.concatenate([np.zeros(0, np.int64), *faces]),
         np.concatenate([np.zeros(0, bool), *firsts]),
         np.concatenate([np.zeros(0), *ious]),
+        np.concatenate([np.zeros(0), *heights]),
         len(truth.names),
     )
 

@@ -5,8 +5,10 @@ A text file a picture: its name, how many, then `x y width height score` a line,
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -19,6 +21,7 @@ from tinyface_core.errors import InputError
 from tinyface_core.evaluate.matching import Found
 from tinyface_core.evaluate.truth import picture_name
 from tinyface_core.tables.footer import sql_glob
+from tinyface_core.tables.output import SETTINGS
 
 
 def read_output(output: Path) -> dict[str, Found]:
@@ -48,6 +51,15 @@ def read_output(output: Path) -> dict[str, Found]:
             raise InputError(f"{output}: two pictures are called {name}: annotations could not tell them apart.")
         found[name] = Found(boxes_K4[span], scores_K[span])
     return found
+
+
+def read_settings(output: Path) -> dict[str, Any]:
+    """The settings that an output was made with. Raises: InputError where there are none."""
+    file = output / SETTINGS
+    try:
+        return dict(json.loads(file.read_bytes())["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{output}: no settings of detect_archive.py in {SETTINGS} ({error}).") from error
 
 
 def read_text(folder: Path) -> dict[str, Found]:

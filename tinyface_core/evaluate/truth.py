@@ -58,7 +58,7 @@ class Truth:
         valid_F, height_F = self.valid_F, self.faces_F4[:, 3]
         groups = {**self.levels, ALL: valid_F}
         for low, high in pairwise(HEIGHTS_PX):
-            groups[_height_name(low, high)] = valid_F & (height_F >= low) & (height_F < high)
+            groups[height_name(low, high)] = valid_F & (height_F >= low) & (height_F < high)
         for attribute, values in VALUES.items():
             for value, name in enumerate(values):
                 groups[f"{attribute} {name}"] = valid_F & (self.attribute_F(attribute) == value)
@@ -81,7 +81,8 @@ class Truth:
         )
 
 
-def _height_name(low: int, high: int) -> str:
+def height_name(low: int, high: int) -> str:
+    """What the group of faces from low up to below high px is called."""
     if low == 0:
         return f"under {high} px"
     return f"{low}-{high} px" if high < HEIGHTS_PX[-1] else f"{low} px and more"

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tinyface_core.errors import CheckpointError
+from tinyface_core.model.advice import Advice
 from tinyface_core.model.network import HRNetwork, NetworkConfig
 from tinyface_core.templates import TemplateSet
 
@@ -58,6 +59,7 @@ class ModelSpec:
     templates: TemplateSet = TemplateSet()
     decoding: DecodingRule = DecodingRule()
     defaults: Defaults = Defaults()
+    advice: Advice | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
