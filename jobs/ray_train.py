@@ -7,23 +7,27 @@ may go on from the checkpoint before the last one, and then does the same steps 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import ray.train
 import torch
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.train.torch import TorchTrainer
 from torch import Tensor
 from torch import distributed as dist
 
-from tinyface_core.errors import StopRun
+from tinyface_core.errors import InputError, StopRun
 from tinyface_core.evaluate.matching import Found
 from tinyface_core.model.checkpoint import save_checkpoint
+from tinyface_core.model.network import HRNetwork
+from tinyface_core.storage import Storage
 from tinyface_core.train.data import AnnotatedPicture, PictureCache
 from tinyface_core.train.loop import Budget, Trainer, World, resume, save_state, train
 from tinyface_core.train.meter import Report
@@ -37,17 +41,24 @@ MODEL, EPOCHS = "model.safetensors", "epochs.json"  # in a checkpoint, beside st
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What every worker needs to know. cache: folder of decoded pictures, on each node's disk."""
+    """What every worker needs to know. cache: folder of decoded pictures and of the file to start from, on each node's
+    disk; start_from: its uri."""
 
     settings: TrainSettings
     budget: Budget
     pictures: tuple[AnnotatedPicture, ...]
     validation: tuple[AnnotatedPicture, ...]
-    start_from: Path | None
+    start_from: str | None
     cache: Path
+    storage: Storage
     threads: int
     validation_crops: int
     provenance: tuple[tuple[str, str], ...]
+
+    def starting_network(self) -> HRNetwork:
+        """Raises: CheckpointError, InputError, StorageError."""
+        start_from = self.start_from and on_disk(self.start_from, self.cache, self.storage)
+        return starting_network(self.settings, start_from or None)
 
 
 def train_worker(given: dict[str, TrainingRun]) -> None:
@@ -56,7 +67,7 @@ def train_worker(given: dict[str, TrainingRun]) -> None:
     torch.set_num_threads(run.threads)
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
-    network = starting_network(run.settings, run.start_from).to(ray.train.torch.get_device())
+    network = run.starting_network().to(ray.train.torch.get_device())
     trainer = Trainer(network, run.settings, run.budget, World(rank, size, average if size > 1 else None))
     pictures, held_out = _caches(run, first=context.get_local_rank() == 0)
     fixed = FixedCrops(held_out, run.settings, network.grid, run.validation_crops)
@@ -89,9 +100,9 @@ def train_worker(given: dict[str, TrainingRun]) -> None:
 
 
 def fit(
-    run: TrainingRun, *, name: str, storage: Path, workers: int, gpu: bool, restarts: int, kept: int
-) -> tuple[Path, list[dict[str, float]]]:
-    """Trains, or goes on with the run of this name; gives the folder of its best checkpoint, and all epochs.
+    run: TrainingRun, *, name: str, output: str, workers: int, gpu: bool, restarts: int, kept: int
+) -> tuple[bytes, list[dict[str, float]]]:
+    """Trains, or goes on with the run of this name below the uri `output`; gives its best model's file, and all epochs.
 
     Raises:
         StopRun: the workers died more often than `restarts`.
@@ -104,7 +115,7 @@ def fit(
         ),
         run_config=ray.train.RunConfig(
             name=name,
-            storage_path=str(storage.absolute()),
+            **_storage_of(run.storage, output),
             failure_config=ray.train.FailureConfig(max_failures=restarts),
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=kept, checkpoint_score_attribute="val_ap", checkpoint_score_order="max"
@@ -118,7 +129,29 @@ def fit(
     best = result.get_best_checkpoint("val_ap", "max")
     if best is None or result.checkpoint is None:
         raise StopRun("the run ended without an epoch: give it more crops or hours.")
-    return Path(best.path), epochs_of(Path(result.checkpoint.path))
+    with best.as_directory() as best_folder, result.checkpoint.as_directory() as last_folder:
+        return (Path(best_folder) / MODEL).read_bytes(), epochs_of(Path(last_folder))
+
+
+def _storage_of(storage: Storage, output: str) -> dict[str, Any]:
+    """Where Ray Train keeps its checkpoints, as RunConfig takes it."""
+    protocol, path = output.split("://", 1)
+    if protocol == "file":
+        return {"storage_path": path}
+    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(storage.file_system(output)))}
+
+
+def on_disk(uri: str, folder: Path, storage: Storage) -> Path:
+    """The file itself, or a copy of this version of it in the folder."""
+    if uri.startswith("file://"):
+        return Path(uri.removeprefix("file://"))
+    info = storage.stat(uri)
+    if info is None:
+        raise InputError(f"{uri}: no such object.")
+    copy = folder / hashlib.sha256(f"{uri}\0{info.version}".encode()).hexdigest() / PurePosixPath(uri).name
+    if not copy.is_file():
+        storage.write(f"file://{copy}", storage.read(uri, info.version))  # whole or not at all, whoever else does it
+    return copy
 
 
 def epochs_of(checkpoint: Path) -> list[dict[str, float]]:
@@ -141,7 +174,7 @@ def _caches(run: TrainingRun, *, first: bool) -> tuple[PictureCache, PictureCach
     """The decoded pictures; the first worker of a node decodes what is missing, the others wait for it."""
     if not first:
         dist.barrier()
-    caches = PictureCache(run.pictures, run.cache), PictureCache(run.validation, run.cache)
+    caches = PictureCache(run.pictures, run.cache, run.storage), PictureCache(run.validation, run.cache, run.storage)
     if first and dist.is_initialized():
         dist.barrier()
     return caches

@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import shlex
-import shutil
 import sys
+import tempfile
+import uuid
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,14 +20,15 @@ import ray
 
 import ray_train
 from options import Texts, job_app, run_job
+from prepare import before_first_write
 from ray_start import Cluster, RaySession
-from ray_train import MODEL, TrainingRun, fit
-from tinyface_core.errors import InputError, OutputError, ResourceError
-from tinyface_core.model.checkpoint import read_spec
+from ray_train import TrainingRun, fit
+from tinyface_core.errors import InputError, OutputError, ResourceError, StorageError
+from tinyface_core.model.checkpoint import find_bundled, read_spec
+from tinyface_core.storage import ObjectError, Storage
 from tinyface_core.train.curves import draw_curves, write_tensorboard
 from tinyface_core.train.data import AnnotatedPicture, read_annotated
 from tinyface_core.train.loop import Budget
-from tinyface_core.train.start import starting_network
 from train_options import TrainJob
 
 log = logging.getLogger(__name__)
@@ -40,64 +42,85 @@ ray.cloudpickle.register_pickle_by_value(ray_train)
 @app.default
 def main(job: TrainJob) -> int:
     """Checks the data, trains, and leaves best.safetensors, curves.png and TensorBoard's events beside the run."""
-    settings = job.settings()
-    pictures, held_out = (
-        _annotated("--data", job.data, job.pictures),
-        _annotated("--validate", job.validate, job.pictures),
-    )
-    if shared := {picture.path.name for picture in pictures} & {picture.path.name for picture in held_out}:
-        raise InputError(f"--validate: {len(shared)} pictures are in --data too, as {min(shared)}: keep them apart.")
-    crops = round(job.epochs * len(pictures)) if job.epochs else job.crops
-    budget = Budget(crops=crops, hours=job.hours)
-    starting_network(settings, job.start_from)  # refuses a file that does not fit, before anything starts
-    _make(job.output)
-    name = job.name or f"{job.model}-{job.preset}"
-    run = TrainingRun(
-        settings=settings,
-        budget=budget,
-        pictures=pictures,
-        validation=held_out,
-        start_from=job.start_from.absolute() if job.start_from else None,
-        cache=(job.cache or job.output / "cache").absolute(),
-        threads=job.cpus_per_worker,
-        validation_crops=job.validation_crops,
-        provenance=(
-            ("command", shlex.join(["python", "jobs/train.py", *sys.argv[1:]])),
-            ("run", name),
-            ("pictures", str(len(pictures))),
-            ("tinyface", importlib.metadata.version("tinyface")),
-        ),
-    )
+    settings, storage = job.settings(), Storage(job.storage.options())
+    output, name = storage.canonical(job.output).rstrip("/"), job.name or f"{job.model}-{job.preset}"
+    with before_first_write():
+        pictures = _annotated("--data", job.data, job.pictures, storage)
+        held_out = _annotated("--validate", job.validate, job.pictures, storage)
+        if shared := {picture.name for picture in pictures} & {picture.name for picture in held_out}:
+            raise InputError(
+                f"--validate: {len(shared)} pictures are in --data too, as {min(shared)}: keep them apart."
+            )
+        run = TrainingRun(
+            settings=settings,
+            budget=Budget(crops=round(job.epochs * len(pictures)) if job.epochs else job.crops, hours=job.hours),
+            pictures=pictures,
+            validation=held_out,
+            start_from=_start(job.start_from, storage),
+            cache=_cache(job.cache, output),
+            storage=storage,
+            threads=job.cpus_per_worker,
+            validation_crops=job.validation_crops,
+            provenance=(
+                ("command", shlex.join(["python", "jobs/train.py", *sys.argv[1:]])),
+                ("run", name),
+                ("pictures", str(len(pictures))),
+                ("tinyface", importlib.metadata.version("tinyface")),
+            ),
+        )
+        run.starting_network()  # refuses a file that does not fit, before anything starts
+        _refuse_unwritable(output, storage)
     with ExitStack() as stack:
         workers, gpu = _workers(job, RaySession(job.ray_address, stack).cluster)
-        best, epochs = fit(
-            run, name=name, storage=job.output, workers=workers, gpu=gpu, restarts=job.restarts, kept=KEPT
-        )
-    folder = job.output / name
-    shutil.copyfile(best / MODEL, folder / "best.safetensors")
-    draw_curves(epochs, folder / "curves.png")
-    write_tensorboard(epochs, folder / "tensorboard")
-    log.info("best epoch: %s", read_spec(folder / "best.safetensors").provenance)
-    print(f"model   {folder / 'best.safetensors'}\ncurves  {folder / 'curves.png'}, {folder / 'tensorboard'}")
+        best, epochs = fit(run, name=name, output=output, workers=workers, gpu=gpu, restarts=job.restarts, kept=KEPT)
+    _leave(best, epochs, f"{output}/{name}", storage)
     return 0
 
 
-def _make(folder: Path) -> None:
-    """The folder of runs. Raises: OutputError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"--output {folder}: cannot be made ({error.strerror}).") from error
-
-
-def _annotated(option: str, sources: Texts, pictures: Path | None) -> tuple[AnnotatedPicture, ...]:
+def _annotated(option: str, sources: Texts, pictures: str | None, storage: Storage) -> tuple[AnnotatedPicture, ...]:
     """All pictures of the sources, and says of each what it holds. Raises: InputError."""
     found = list[AnnotatedPicture]()
     for source in sources:
-        here, check = read_annotated(Path(source), pictures)
+        here, check = read_annotated(source, pictures, storage)
         log.info("%s %s: %s", option, source, check)
         found += here
     return tuple(found)
+
+
+def _start(start_from: str | None, storage: Storage) -> str | None:
+    """The uri of a bundled model, a path or a url."""
+    return storage.canonical(str(find_bundled(start_from) or start_from)) if start_from else None
+
+
+def _cache(asked: Path | None, output: str) -> Path:
+    """Where decoded pictures lie on each node."""
+    if asked is not None:
+        return asked.expanduser().absolute()
+    on_disk = output.startswith("file://")
+    return Path(output.removeprefix("file://"), "cache") if on_disk else Path(tempfile.gettempdir(), "tinyface-cache")
+
+
+def _refuse_unwritable(output: str, storage: Storage) -> None:
+    """Raises: OutputError."""
+    probe = f"{output}/.probe-{uuid.uuid4().hex}"
+    try:
+        storage.write(probe, b"")
+        storage.delete(probe)
+    except (ObjectError, StorageError) as error:
+        raise OutputError(f"--output {output}: cannot be written to: {error}") from error
+
+
+def _leave(best: bytes, epochs: list[dict[str, float]], run: str, storage: Storage) -> None:
+    """The best model and the curves, beside the checkpoints of the run."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "best.safetensors").write_bytes(best)
+        log.info("best epoch: %s", read_spec(folder / "best.safetensors").provenance)
+        draw_curves(epochs, folder / "curves.png")
+        write_tensorboard(epochs, folder / "tensorboard")
+        for file in (path for path in folder.rglob("*") if path.is_file()):
+            storage.write(f"{run}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+    print(f"model   {run}/best.safetensors\ncurves  {run}/curves.png, {run}/tensorboard")
 
 
 def _workers(job: TrainJob, cluster: Cluster) -> tuple[int, bool]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from options import Texts, many, refuse_lost
+from options import StorageFlags, Texts, many, refuse_lost
 from tinyface_core.errors import SettingsError
 from tinyface_core.train.presets import TrainSettings, preset
 from tinyface_core.train.validate import CROPS
@@ -25,18 +25,18 @@ class TrainJob:
     "What to learn from: a folder with annotations.jsonl, WIDER's .txt or .mat, COCO .json, an output; may be repeated."
     validate: Annotated[Texts, many(_WHAT)]
     "The same, to choose the best epoch by; nothing is learned from them."
-    pictures: Annotated[Path | None, Parameter(group=_WHAT)] = None
-    "Folder that the paths in annotations begin at; None: that of the annotations."
-    output: Annotated[Path, Parameter(group=_RUN)]
-    "Folder of runs; on a cluster one that all nodes share."
+    pictures: Annotated[str | None, Parameter(group=_WHAT)] = None
+    "Folder or url that the paths in annotations begin at; None: that of the annotations."
+    output: Annotated[str, Parameter(group=_RUN)]
+    "Folder or url of runs; on a cluster one that all nodes reach."
     name: Annotated[str | None, Parameter(group=_RUN)] = None
     "The run's name below --output; a run of this name goes on. None: model and preset."
     preset: Annotated[str, Parameter(group=_WHAT)] = "fast"
     "Recipe: fast, or paper."
     model: Annotated[str, Parameter(group=_WHAT)] = "hr-resnet50"
     "hr-resnet50, hr-mobilenetv2, hr-resnet101 or hr-vgg16."
-    start_from: Annotated[Path | None, Parameter(group=_WHAT)] = None
-    "Checkpoint of ours, or ImageNet weights for the trunk."
+    start_from: Annotated[str | None, Parameter(group=_WHAT)] = None
+    "A bundled model, or path or url: a checkpoint of ours, or ImageNet weights for the trunk."
     hours: Annotated[float | None, Parameter(group=_HOW)] = None
     "Time at work that the schedule is fitted to; pauses do not count."
     crops: Annotated[int | None, Parameter(group=_HOW)] = None
@@ -56,18 +56,19 @@ class TrainJob:
     cpus_per_worker: Annotated[int, Parameter(group=_RUN)] = 1
     "CPUs, and so threads, of each worker."
     cache: Annotated[Path | None, Parameter(group=_RUN)] = None
-    "Folder for decoded pictures on each node (3 bytes a pixel); None: below --output."
+    "Folder for decoded pictures on each node (3 bytes a pixel); None: below --output, on S3 the temporary folder."
     restarts: Annotated[int, Parameter(group=_RUN)] = 5
     "How often workers that died are started again."
     ray_address: Annotated[str | None, Parameter(group=_RUN)] = None
     "Cluster to join (else RAY_ADDRESS, else one that runs here); `local` always starts one."
+    storage: StorageFlags = StorageFlags()
 
     def __post_init__(self) -> None:
         for name in ("epoch_crops", "validation_crops", "batch", "workers", "cpus_per_worker"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"--{name.replace('_', '-')} {value}: needs a number from 1 on.")
-        refuse_lost("--output", str(self.output))
+        refuse_lost("--output", self.output)
 
     def settings(self) -> TrainSettings:
         """The preset, with what was asked for otherwise. Raises: SettingsError."""

@@ -13,6 +13,9 @@ from dataclasses import replace
 from threading import RLock
 from typing import BinaryIO
 
+import fsspec
+from fsspec import AbstractFileSystem
+
 from tinyface_core.errors import InputError
 from tinyface_core.stores.base import (
     ObjectChanged,
@@ -127,6 +130,15 @@ class Storage:
     def make_folder(self, uri: str) -> None:
         """Make a folder and those above it; does nothing on object stores. Raises: StorageError."""
         self._store(uri).make_folder(uri)
+
+    def file_system(self, uri: str) -> AbstractFileSystem:
+        """The store of this uri as fsspec has it, with bounded retries of its own: for libraries that take one."""
+        protocol = _protocol(uri)
+        if protocol in _S3:
+            from tinyface_core.stores.s3 import file_system
+
+            return file_system(self.options, tries=5)
+        return fsspec.filesystem(protocol, **self.options.for_fsspec())
 
     def _store(self, uri: str) -> Store:
         protocol = _protocol(uri)

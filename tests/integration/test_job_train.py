@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from tests.integration.job_runs import Job
 from tests.integration.ray_head import RayHead
+from tests.integration.s3_server import S3Server
 from tests.toy_network import cloudy_picture
 from tinyface_core.detect.detector import Detector
 
@@ -93,16 +94,34 @@ def test_a_killed_worker_costs_nothing_but_time(
     ends_as(unbroken, tmp_path / "run")
 
 
-def test_a_killed_driver_goes_on_by_the_same_command(
-    tmp_path: Path, ray_head: RayHead, options: list[str], unbroken: Path
+def test_a_killed_driver_goes_on_by_the_same_command_with_data_and_run_on_s3(
+    tmp_path: Path, ray_head: RayHead, s3_server: S3Server, bucket: str, options: list[str], unbroken: Path
 ) -> None:
-    given = [*options, "--output", str(tmp_path), "--name", "run"]
+    store = s3_server.client()
+    given = list(options)
+    for option in ("--data", "--validate"):
+        place = given.index(option) + 1
+        folder = Path(given[place])
+        for file in (path for path in folder.rglob("*") if path.is_file()):
+            store.upload_file(str(file), bucket, f"{folder.name}/{file.relative_to(folder)}")
+        given[place] = f"s3://{bucket}/{folder.name}"
+    given += ["--output", f"s3://{bucket}/runs", "--name", "run", "--cache", str(tmp_path / "cache")]
+
+    def stored() -> list[str]:
+        return [one["Key"] for one in store.list_objects_v2(Bucket=bucket, Prefix="runs/run/").get("Contents", ())]
+
     killed = Job(tmp_path / "log", ray_head.environment, *given, script="train.py")
-    killed.wait_until(lambda: bool(list((tmp_path / "run").glob("checkpoint_*/epochs.json"))), "a checkpoint")
+    killed.wait_until(lambda: any(key.endswith("/epochs.json") for key in stored()), "a checkpoint")
     assert killed.kill().code != 0
-    assert len(epochs(tmp_path / "run")) < EPOCHS
+    assert "runs/run/best.safetensors" not in stored()
     Job(tmp_path / "log", ray_head.environment, *given, script="train.py").wait().expect(0)
+    for key in stored():
+        file = tmp_path / key.removeprefix("runs/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        store.download_file(bucket, key, str(file))
     ends_as(unbroken, tmp_path / "run")
+    assert (tmp_path / "run" / "curves.png").is_file()
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
 
 
 def test_wrong_options_are_refused_before_a_ray_starts(tmp_path: Path, options: list[str]) -> None:

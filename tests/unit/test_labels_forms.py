@@ -84,7 +84,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("write", [jsonl, wider_text, wider_mat, coco])
 def test_each_form_gives_the_same_faces(write: Callable[[Path], Path], folder: Path) -> None:
     (first, second), check = read_annotated(write(folder))
-    assert first.path == folder / "0--Parade" / "a.jpg"
+    assert first.uri == f"file://{folder}/0--Parade/a.jpg"
     assert first.picture_hw == second.picture_hw == (37, 53)
     assert first.faces_K4.tolist() == [[3, 4, 13, 16], [20, 5, 29, 13]]
     assert first.unclear_M4.tolist() == [[30, 20, 38, 29]]

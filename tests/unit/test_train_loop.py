@@ -47,7 +47,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> PictureCache:
         for face in faces:
             ImageDraw.Draw(image).ellipse(tuple(face), fill=(250, 220, 180))
         image.save(folder / f"{number}.png")
-        pictures.append(AnnotatedPicture(folder / f"{number}.png", (110, 150), faces, faces[:0]))
+        pictures.append(AnnotatedPicture(f"file://{folder}/{number}.png", (110, 150), faces, faces[:0]))
     return PictureCache(pictures, folder / "cache")
 
 

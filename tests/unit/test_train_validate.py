@@ -36,7 +36,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> PictureCache:
     for number in range(3):
         Image.fromarray(rng.integers(0, 256, (97, 131, 3), dtype=np.uint8)).save(folder / f"{number}.png")
         faces = np.array([[10, 20, 34, 52], [70, 30, 79, 41]], np.float32)
-        pictures.append(AnnotatedPicture(folder / f"{number}.png", (97, 131), faces, faces[:1] + 40))
+        pictures.append(AnnotatedPicture(f"file://{folder}/{number}.png", (97, 131), faces, faces[:1] + 40))
     return PictureCache(pictures, folder / "cache")
 
 

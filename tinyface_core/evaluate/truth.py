@@ -124,8 +124,8 @@ def read_truth(source: Path) -> Truth:
             raise InputError(
                 f"{source}: needs wider_face_val.mat, of WIDER FACE's eval_tools/ground_truth, or annotations.jsonl."
             )
-        return joined({line.path.stem: (line.boxes_K4, line.attributes_K6) for line in read_lines(source)})
-    truth = {line.path.stem: (line.boxes_K4, line.attributes_K6) for line in read_lines(whole)}
+        return joined({line.name: (line.boxes_K4, line.attributes_K6) for line in read_lines(source)})
+    truth = {line.name: (line.boxes_K4, line.attributes_K6) for line in read_lines(whole)}
     levels: dict[str, dict[str, NDArray[np.bool_]]] = {}
     for level in LEVELS:
         if (file := files[level]) is None:

@@ -1,16 +1,18 @@
 """Annotated pictures in the usual forms: a folder of ours, WIDER FACE's text and .mat, COCO JSON, our own tables.
 
 `read_lines` gives what stands there, a picture a line; what of it is learned from or judged by is for others to say.
-Knows no pixels.
+Annotations may lie in a store: they are copied to this disk to be read, their pictures are not. Knows no pixels.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import duckdb
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from tinyface_core.errors import InputError
+from tinyface_core.storage import Storage
 from tinyface_core.tables.footer import sql_glob
 
 ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")  # WIDER's order
@@ -27,15 +30,25 @@ _INVALID = ATTRIBUTES.index("invalid")
 
 @dataclass(frozen=True)
 class Line:
-    """One picture. boxes_K4: x, y, width, height, px. attributes_K6: in the order of ATTRIBUTES, 0 where not told.
+    """One picture, by its canonical uri. boxes_K4: x, y, width, height, px. picture_hw: None where it is not told.
 
-    picture_hw: None where it is not told.
+    attributes_K6: in the order of ATTRIBUTES, 0 where not told.
     """
 
-    path: Path
+    uri: str
     boxes_K4: NDArray[np.float64]
     attributes_K6: NDArray[np.int8]
     picture_hw: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """What WIDER calls a picture: its file name without folders and extension."""
+        return PurePosixPath(self.uri).stem
+
+    @property
+    def path(self) -> Path:
+        """Of a picture on this disk."""
+        return Path(self.uri.removeprefix("file://"))
 
     @property
     def invalid_K(self) -> NDArray[np.bool_]:
@@ -43,36 +56,76 @@ class Line:
         return np.asarray(self.attributes_K6[:, _INVALID] > 0)
 
 
-def read_lines(source: Path, pictures: Path | None = None) -> Iterator[Line]:
+def read_lines(
+    source: str | Path, pictures: str | Path | None = None, storage: Storage | None = None
+) -> Iterator[Line]:
     """The pictures of one source, in its order.
 
     Args:
-        source: a folder with annotations.jsonl, or an output of the detection job; a WIDER .txt (.gz) or .mat; a COCO
-            .json.
+        source: path or url of a folder with annotations.jsonl, or an output of the detection job; of a WIDER .txt
+            (.gz) or .mat; of a COCO .json.
         pictures: the folder that the paths in it begin at; None: the folder itself, or that of the file.
     Raises:
         InputError: none of these, or a line that is not of its form.
+        StorageError, ObjectError: of a source in a store.
     """
-    return _reader(source)(source, picture_folder(source, pictures))
+    storage = storage or Storage()
+    base = picture_folder(source, pictures, storage)
+    with _on_disk(str(source), storage) as path:
+        try:
+            yield from _reader(path)(path, base)
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), str(source))) from error
 
 
-def picture_folder(source: Path, pictures: Path | None) -> Path:
-    """Where the paths in a source begin."""
-    return pictures or (source if source.is_dir() else source.parent)
+def picture_folder(source: str | Path, pictures: str | Path | None, storage: Storage) -> str:
+    """The uri that the paths in a source begin at."""
+    if pictures is not None:
+        return storage.canonical(str(pictures)).rstrip("/")
+    uri = storage.canonical(str(source)).rstrip("/")
+    on_disk = Path(uri.removeprefix("file://"))
+    is_file = on_disk.is_file() if uri.startswith("file://") else PurePosixPath(uri).suffix in _FILES
+    return uri.rpartition("/")[0] if is_file else uri
 
 
-def _reader(source: Path) -> Callable[[Path, Path], Iterator[Line]]:
+@contextmanager
+def _on_disk(source: str, storage: Storage) -> Iterator[Path]:
+    """The annotations as files: themselves, or copies of what lies in a store."""
+    uri = storage.canonical(source).rstrip("/")
+    if uri.startswith("file://"):
+        yield Path(uri.removeprefix("file://"))
+        return
+    with tempfile.TemporaryDirectory(prefix="tinyface-labels-") as folder:
+        copy = Path(folder) / PurePosixPath(uri).name
+        if PurePosixPath(uri).suffix in _FILES:
+            wanted = [uri]
+        elif storage.stat(f"{uri}/annotations.jsonl") is not None:
+            wanted = [f"{uri}/annotations.jsonl"]
+        else:
+            wanted = [one.uri for table in ("images", "detections") for one in storage.list(f"{uri}/{table}/")]
+        for one in wanted:
+            file = copy / one.removeprefix(f"{uri}/") if one != uri else copy
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(storage.read(one))
+        yield copy
+
+
+def _reader(source: Path) -> Callable[[Path, str], Iterator[Line]]:
     if (source / "annotations.jsonl").is_file():
         return _jsonl
     if (source / "detections").is_dir():
         return _output
-    readers = {".txt": _wider_text, ".gz": _wider_text, ".mat": _wider_mat, ".json": _coco}
-    if source.is_file() and source.suffix in readers:
-        return readers[source.suffix]
+    if source.is_file() and source.suffix in _FILES:
+        return _FILES[source.suffix]
     raise InputError(
         f"{source}: needs to be a folder with annotations.jsonl, an output of detect_archive.py, WIDER FACE's .txt or "
         ".mat, or a COCO .json."
     )
+
+
+def _at(base: str, name: str) -> str:
+    """The uri of a picture: below base, unless the name is a url or a path from the root."""
+    return name if "://" in name else f"file://{name}" if name.startswith("/") else f"{base}/{name}"
 
 
 def _boxes(values: Any) -> NDArray[np.float64]:
@@ -86,7 +139,7 @@ def attributes_of(invalid_K: NDArray[np.generic]) -> NDArray[np.int8]:
     return attributes_K6
 
 
-def _jsonl(source: Path, base: Path) -> Iterator[Line]:
+def _jsonl(source: Path, base: str) -> Iterator[Line]:
     file = source / "annotations.jsonl"
     for number, text in enumerate(file.read_text().splitlines(), start=1):
         try:
@@ -95,12 +148,12 @@ def _jsonl(source: Path, base: Path) -> Iterator[Line]:
             attributes_K6 = np.asarray(line["attrs"], np.int8).reshape(-1, len(ATTRIBUTES))
             if len(attributes_K6) != len(boxes_K4):
                 raise ValueError(f"{len(boxes_K4)} boxes, {len(attributes_K6)} attrs")
-            yield Line(base / line["image"], boxes_K4, attributes_K6, (int(line["height"]), int(line["width"])))
+            yield Line(_at(base, line["image"]), boxes_K4, attributes_K6, (int(line["height"]), int(line["width"])))
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise InputError(f"{file}:{number}: not an annotation ({type(error).__name__}: {error}).") from error
 
 
-def _wider_text(source: Path, base: Path) -> Iterator[Line]:
+def _wider_text(source: Path, base: str) -> Iterator[Line]:
     """A name, how many boxes, then ten numbers a box: x y w h and the ATTRIBUTES.
 
     A picture without faces has a line of zeros.
@@ -118,14 +171,14 @@ def _wider_text(source: Path, base: Path) -> Iterator[Line]:
             values = np.array(rows, np.float64).reshape(-1, 10)[:count]
         except (ValueError, StopIteration) as error:
             raise InputError(f"{source}:{number}: not WIDER FACE's form (name, count, ten numbers a box).") from error
-        yield Line(base / name.strip(), values[:, :4], values[:, 4:].astype(np.int8))
+        yield Line(_at(base, name.strip()), values[:, :4], values[:, 4:].astype(np.int8))
 
 
-def _wider_mat(source: Path, base: Path) -> Iterator[Line]:
+def _wider_mat(source: Path, base: str) -> Iterator[Line]:
     for event, name, cell in wider_cells(source):
         attributes = [cell(f"{attribute}_label_list").ravel() for attribute in ATTRIBUTES]
         boxes_K4 = _boxes(cell("face_bbx_list"))
-        yield Line(base / event / f"{name}.jpg", boxes_K4, np.stack(attributes, axis=1).astype(np.int8))
+        yield Line(f"{base}/{event}/{name}.jpg", boxes_K4, np.stack(attributes, axis=1).astype(np.int8))
 
 
 def wider_cells(source: Path) -> Iterator[tuple[str, str, Callable[[str], NDArray[Any]]]]:
@@ -151,7 +204,7 @@ def wider_cells(source: Path) -> Iterator[tuple[str, str, Callable[[str], NDArra
             yield event, name, cell
 
 
-def _coco(source: Path, base: Path) -> Iterator[Line]:
+def _coco(source: Path, base: str) -> Iterator[Line]:
     """All boxes are faces, whatever their category; those of a crowd (iscrowd) count as invalid."""
     try:
         content = json.loads(source.read_text())
@@ -162,21 +215,24 @@ def _coco(source: Path, base: Path) -> Iterator[Line]:
             here = boxes[image["id"]]
             attributes_K6 = attributes_of(np.array([crowd for _, crowd in here]))
             size_hw = (int(image["height"]), int(image["width"]))
-            yield Line(base / image["file_name"], _boxes([box for box, _ in here]), attributes_K6, size_hw)
+            yield Line(_at(base, image["file_name"]), _boxes([box for box, _ in here]), attributes_K6, size_hw)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{source}: not COCO's form ({type(error).__name__}: {error}).") from error
 
 
-def _output(source: Path, base: Path) -> Iterator[Line]:
-    """Loose pictures on disk of an output of ours: every detection is a face. Archives' members are left out."""
+def _output(source: Path, base: str) -> Iterator[Line]:
+    """Loose pictures of an output of ours: every detection is a face. Archives' members are left out."""
     images, faces = (sql_glob(str(source), table) for table in ("images", "detections"))
     query = (
         f"SELECT uri, width, height, list([x1, y1, x2 - x1, y2 - y1]) FILTER (x1 IS NOT NULL) FROM {images} i "
-        f"LEFT JOIN {faces} d USING (image_id, commit) WHERE status = 'ok' AND member IS NULL AND uri LIKE 'file://%' "
+        f"LEFT JOIN {faces} d USING (image_id, commit) WHERE status = 'ok' AND member IS NULL "
         "GROUP BY ALL ORDER BY uri"
     )
     with duckdb.connect() as connection:
         for uri, width, height, boxes in connection.sql(query).fetchall():
             boxes_K4 = _boxes(boxes or [])
             nothing_K6 = attributes_of(np.zeros(len(boxes_K4)))
-            yield Line(Path(uri.removeprefix("file://")), boxes_K4, nothing_K6, (height, width))
+            yield Line(uri, boxes_K4, nothing_K6, (height, width))
+
+
+_FILES = {".txt": _wider_text, ".gz": _wider_text, ".mat": _wider_mat, ".json": _coco}

@@ -44,7 +44,7 @@ class S3Store:
 
     def __init__(self, options: StorageOptions) -> None:
         self._options = options
-        self._fs = self._file_system()
+        self._fs = file_system(options)
         self._connecting = threading.Lock()
 
     def canonical(self, url: str) -> str:
@@ -163,34 +163,39 @@ class S3Store:
 
         return with_retries(attempt, f"{doing} {self._options.hide(uri)}", patience_s)
 
-    def _file_system(self) -> s3fs.S3FileSystem:
-        extra = self._options.for_fsspec()
-        config = {
-            "retries": {"total_max_attempts": 1, "mode": "standard"},
-            "connect_timeout": _CONNECT_S,
-            "read_timeout": _SILENCE_S,
-            "max_pool_connections": 32,
-            **extra.pop("config_kwargs", {}),
-        }
-        if self._options.endpoint_url:
-            extra.setdefault("endpoint_url", self._options.endpoint_url)
-        if self._options.profile:
-            extra.setdefault("profile", self._options.profile)
-        if self._options.anonymous:
-            extra["anon"] = True
-        try:
-            fs = s3fs.S3FileSystem(config_kwargs=config, skip_instance_cache=True, use_listings_cache=False, **extra)
-            fs.retries = 1
-            fs.connect()
-        except Exception as error:
-            for name in self._options.for_fsspec():
-                if isinstance(error, TypeError) and f"'{name}'" in str(error):
-                    raise SettingsError(f"--storage-option {name}: s3:// urls have no such option") from error
-            raise SettingsError(
-                self._options.hide(f"cannot open s3:// urls: {type(error).__name__}: {error}: ")
-                + "check --profile, --endpoint-url and --storage-option"
-            ) from error
-        return fs
+
+def file_system(options: StorageOptions, tries: int = 1) -> s3fs.S3FileSystem:
+    """The client. tries: of each call; those of our own calls are counted in `with_retries` alone.
+
+    Raises: SettingsError for options that it does not take.
+    """
+    extra = options.for_fsspec()
+    config = {
+        "retries": {"total_max_attempts": tries, "mode": "standard"},
+        "connect_timeout": _CONNECT_S,
+        "read_timeout": _SILENCE_S,
+        "max_pool_connections": 32,
+        **extra.pop("config_kwargs", {}),
+    }
+    if options.endpoint_url:
+        extra.setdefault("endpoint_url", options.endpoint_url)
+    if options.profile:
+        extra.setdefault("profile", options.profile)
+    if options.anonymous:
+        extra["anon"] = True
+    try:
+        fs = s3fs.S3FileSystem(config_kwargs=config, skip_instance_cache=True, use_listings_cache=False, **extra)
+        fs.retries = tries
+        fs.connect()
+    except Exception as error:
+        for name in options.for_fsspec():
+            if isinstance(error, TypeError) and f"'{name}'" in str(error):
+                raise SettingsError(f"--storage-option {name}: s3:// urls have no such option") from error
+        raise SettingsError(
+            options.hide(f"cannot open s3:// urls: {type(error).__name__}: {error}: ")
+            + "check --profile, --endpoint-url and --storage-option"
+        ) from error
+    return fs
 
 
 class _Body(io.RawIOBase):

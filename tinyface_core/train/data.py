@@ -9,8 +9,9 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +19,37 @@ from PIL import Image
 
 from tinyface_core.errors import InputError
 from tinyface_core.labels.forms import Line, picture_folder, read_lines
+from tinyface_core.picture.decode import decode
+from tinyface_core.picture.picture import Picture
+from tinyface_core.storage import ObjectError, Storage
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
+_READERS = 16  # a store answers many at once
+_ORIENTATION = 0x0112  # EXIF's tag; from 5 on the upright picture is turned by a quarter
 
 
 @dataclass(frozen=True)
 class AnnotatedPicture:
-    """One picture: its file, size, and boxes (K, 4) float32 xyxy in continuous px. unclear_M4: marked invalid."""
+    """One picture, its size upright, and boxes (K, 4) float32 xyxy in continuous px. unclear_M4: marked invalid.
 
-    path: Path
+    uri, version: of its file, as storage.py has them.
+    """
+
+    uri: str
     picture_hw: tuple[int, int]
     faces_K4: NDArray[np.float32]
     unclear_M4: NDArray[np.float32]
+    version: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return PurePosixPath(self.uri).name
+
+    @property
+    def path(self) -> Path:
+        """Of a picture on this disk."""
+        return Path(self.uri.removeprefix("file://"))
 
 
 @dataclass(frozen=True)
@@ -45,25 +65,44 @@ class DataCheck:
         return f"{self.pictures:,} pictures with {self.faces:,} faces; left out: {reasons or 'nothing'}"
 
 
-def read_annotated(source: Path, pictures: Path | None = None) -> tuple[list[AnnotatedPicture], DataCheck]:
+def read_annotated(
+    source: str | Path, pictures: str | Path | None = None, storage: Storage | None = None
+) -> tuple[list[AnnotatedPicture], DataCheck]:
     """The pictures of one source, in its order, and what was left out. Arguments as of `labels.forms.read_lines`.
 
     Raises:
         InputError: as read_lines; no picture that can be read.
     """
-    found, left_out = list[AnnotatedPicture](), Counter[str]()
-    for line in read_lines(source, pictures):
-        if (one := _annotated(line, left_out)) is not None:
-            found.append(one)
+    storage = storage or Storage()
+    left_out = Counter[str]()
+    with ThreadPoolExecutor(_READERS) as pool:
+        looked_at = pool.map(lambda line: (line, *_look_at(line, storage)), read_lines(source, pictures, storage))
+        found = [one for seen in looked_at if (one := _annotated(*seen, left_out)) is not None]
     if not found:
-        base = picture_folder(source, pictures)
+        base = picture_folder(source, pictures, storage)
         raise InputError(f"{source}: no picture of it can be read below {base}. Name the pictures' folder: --pictures.")
     return found, DataCheck(len(found), sum(len(one.faces_K4) for one in found), +left_out)
 
 
-def _annotated(line: Line, left_out: Counter[str]) -> AnnotatedPicture | None:
+def _look_at(line: Line, storage: Storage) -> tuple[tuple[int, int] | None, str | None]:
+    """(upright height and width, version) of a line's picture; None, None when it is not there or no picture."""
+    info = storage.stat(line.uri)
+    if info is None:
+        return None, None
+    if line.picture_hw is not None:
+        return line.picture_hw, info.version
+    try:
+        with storage.open(line.uri) as file, Image.open(file) as picture:
+            turned = picture.getexif().get(_ORIENTATION, 1) >= 5
+            return (picture.width, picture.height) if turned else (picture.height, picture.width), info.version
+    except (OSError, ValueError, Image.DecompressionBombError, ObjectError):
+        return None, None
+
+
+def _annotated(
+    line: Line, picture_hw: tuple[int, int] | None, version: str | None, left_out: Counter[str]
+) -> AnnotatedPicture | None:
     """What can be learned from a line; None for a picture that is not there or no picture."""
-    picture_hw = _size_of(line)
     if picture_hw is None:
         left_out["pictures that are not there, or are none"] += 1
         return None
@@ -77,27 +116,17 @@ def _annotated(line: Line, left_out: Counter[str]) -> AnnotatedPicture | None:
     left_out["boxes marked invalid (neither face nor background)"] += int((inside_K & line.invalid_K).sum())
     boxes_K4 = corners_K4.astype(np.float32)
     faces_K4, unclear_M4 = boxes_K4[inside_K & ~line.invalid_K], boxes_K4[inside_K & line.invalid_K]
-    return AnnotatedPicture(line.path, picture_hw, faces_K4, unclear_M4)
-
-
-def _size_of(line: Line) -> tuple[int, int] | None:
-    if line.picture_hw is not None:
-        return line.picture_hw if line.path.is_file() else None
-    try:
-        with Image.open(line.path) as picture:
-            return picture.height, picture.width
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return None
+    return AnnotatedPicture(line.uri, picture_hw, faces_K4, unclear_M4, version)
 
 
 class PictureCache:
     """The decoded pixels of a list of pictures, in one flat uint8 file of the given folder; built when missing.
 
-    The file is named by the pictures' paths, sizes and modification times, so a changed set gets a file of its own.
+    The file is named by the pictures' uris, sizes and versions, so a changed set gets a file of its own.
     Several processes may build it at once: the last one to finish wins, with the same bytes.
     """
 
-    def __init__(self, pictures: Sequence[AnnotatedPicture], folder: Path) -> None:
+    def __init__(self, pictures: Sequence[AnnotatedPicture], folder: Path, storage: Storage | None = None) -> None:
         sizes = [height * width * 3 for height, width in (picture.picture_hw for picture in pictures)]
         self.pictures = tuple(pictures)
         self._offsets = np.cumsum([0, *sizes])
@@ -106,7 +135,7 @@ class PictureCache:
             folder.mkdir(parents=True, exist_ok=True)
             unfinished = path.with_suffix(f".{os.getpid()}.part")
             with unfinished.open("wb") as file:
-                for pixels_HW3 in _decoded(pictures):
+                for pixels_HW3 in _decoded(pictures, storage or Storage()):
                     file.write(pixels_HW3.tobytes())
             unfinished.rename(path)
         self._pixels = np.memmap(path, np.uint8, "r")
@@ -123,24 +152,29 @@ class PictureCache:
 def _fingerprint(pictures: Sequence[AnnotatedPicture]) -> str:
     digest = hashlib.blake2b(str(CACHE_FORMAT).encode(), digest_size=8)
     for picture in pictures:
-        try:
-            state = picture.path.stat()
-        except OSError as error:
-            raise InputError(f"{picture.path}: named by the annotations, but {error.strerror}.") from error
-        digest.update(
-            f"{picture.path.resolve()}\0{picture.picture_hw}\0{state.st_size}\0{state.st_mtime_ns}\0".encode()
-        )
+        digest.update(f"{picture.uri}\0{picture.picture_hw}\0{picture.version}\0".encode())
     return digest.hexdigest()
 
 
-def _decoded(pictures: Sequence[AnnotatedPicture]) -> Iterator[NDArray[np.uint8]]:
-    for picture in pictures:
+def _decoded(pictures: Sequence[AnnotatedPicture], storage: Storage) -> Iterator[NDArray[np.uint8]]:
+    """Pixels of each picture, in order; files are read ahead."""
+
+    def read(picture: AnnotatedPicture) -> bytes:
         try:
-            with Image.open(picture.path) as image:
-                pixels_HW3 = np.asarray(image.convert("RGB"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{picture.path}: cannot be decoded ({error}). Take it out of the annotations.") from error
-        if pixels_HW3.shape[:2] != picture.picture_hw:
-            found, needed = pixels_HW3.shape[:2], picture.picture_hw
-            raise InputError(f"{picture.path}: is {found} (height, width), its annotation says {needed}.")
-        yield pixels_HW3
+            return storage.read(picture.uri, picture.version)
+        except ObjectError as error:
+            raise InputError(f"{picture.uri}: named by the annotations, but {error}.") from error
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for begin in range(0, len(pictures), _READERS):
+            few = pictures[begin : begin + _READERS]
+            for picture, data in zip(few, pool.map(read, few), strict=True):
+                found = decode(data)
+                if not isinstance(found, Picture):
+                    raise InputError(
+                        f"{picture.uri}: cannot be decoded ({found.message}). Take it out of the annotations."
+                    )
+                if (size := found.rgb_HW3.shape[:2]) != picture.picture_hw:
+                    needed = picture.picture_hw
+                    raise InputError(f"{picture.uri}: is {size} (height, width) upright, its annotation says {needed}.")
+                yield found.rgb_HW3
