@@ -1,4 +1,4 @@
-"""Judges detections by annotated faces: WIDER FACE's protocol, by level, height and attribute. One core call.
+"""Judges detections by annotated faces: WIDER FACE's protocol, by level, height and attribute; or FDDB's.
 
 Example: python jobs/evaluate.py faces/ --truth wider_face_split/ground_truth --report evaluation/
 
@@ -17,6 +17,8 @@ from cyclopts import Parameter
 from options import job_app, refuse_unwritable, run_job
 from tinyface_core.errors import InputError
 from tinyface_core.evaluate.advise import write_advised
+from tinyface_core.evaluate.fddb import judge_fddb
+from tinyface_core.evaluate.fddb_files import is_fddb
 from tinyface_core.evaluate.matching import Found, match
 from tinyface_core.evaluate.peers import run_yunet
 from tinyface_core.evaluate.report import as_json, judge, table, write_curves
@@ -43,14 +45,14 @@ def evaluate(
     Parameters
     ----------
     results
-        Outputs of detect_archive.py, or folders of WIDER's text results; NAME=FOLDER names one in the table.
+        Outputs of detect_archive.py, or folders of WIDER's or FDDB's text results; NAME=FOLDER names one in the table.
     truth
         WIDER's ground truth (a folder with wider_face_val.mat, wider_easy_val.mat, ...), or annotations in another form
-        (docs/training.md), which have no levels.
+        (docs/training.md), which have no levels; or FDDB's folder of folds, for FDDB's protocol.
     report
-        Folder for curves.csv and curves.png.
+        Folder for the curves: CSV and PNG.
     text
-        Folder for the (first) results in WIDER's text form.
+        Folder for the (first) results in WIDER's, or FDDB's, text form.
     yunet
         YuNet's ONNX file: run here, on the same pictures, at 1x and 2x, and judged beside the results.
     pictures
@@ -65,6 +67,14 @@ def evaluate(
         raise InputError("no results: name one or more outputs of detect_archive.py.")
     refuse_unwritable("--json", json_file)
     refuse_unwritable("--advise", advise[1] if advise else None)
+    if is_fddb(truth):
+        if yunet is not None or advise is not None:
+            raise InputError("--yunet and --advise need annotated boxes, not FDDB's ellipses.")
+        judged = judge_fddb(truth, dict(map(_named, results)), report=report, text=text)
+        print(judged.text)
+        if json_file is not None:
+            json_file.write_text(json.dumps(judged.numbers, indent=1) + "\n")
+        return
     found = {name: _read(folder) for name, folder in map(_named, results)}
     annotated = read_truth(truth)
     if yunet is not None:

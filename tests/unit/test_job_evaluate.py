@@ -106,3 +106,17 @@ def test_annotations_have_no_official_levels(truth: Path) -> None:
     annotated = read_truth(truth)
     assert annotated.names == ("p_1", "p_2", "p_3")
     assert annotated.levels == {}
+
+
+def test_fddbs_annotation_gives_fddbs_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folds, report, numbers = tmp_path / "folds", tmp_path / "report", tmp_path / "rates.json"
+    folds.mkdir()
+    (folds / "FDDB-fold-01-ellipseList.txt").write_text("2002/a\n1\n30 20 1.5 50 60  1\n2002/b\n1\n9 8 1.5 20 20  1\n")
+    (tmp_path / "found.txt").write_text("2002/a\n1\n30 20 1.5 50 60 0.9\n2002/b\n1\n9 8 1.5 90 90 0.5\n")
+    asked = [str(tmp_path / "found.txt"), "--truth", str(folds), "--report", str(report), "--json", str(numbers)]
+    assert run_job(app, asked) == 0
+    assert "found" in capsys.readouterr().out
+    assert (report / "roc.csv").is_file()
+    assert numbers.is_file()
+    assert run_job(app, [*asked, "--yunet", "none.onnx"]) == 2
+    assert "need annotated boxes" in capsys.readouterr().err

@@ -24,7 +24,8 @@ COUNT = 6
 @pytest.fixture(scope="module")
 def trainer() -> Trainer:
     fast = preset("fast", "hr-mobilenetv2")
-    settings = replace(fast, crops=CropSettings(side_px=72, zooms=(1.0,), shares=(1.0,), face_px=(8, 70)), precision="fp32")
+    crops = CropSettings(side_px=72, zooms=(1.0,), shares=(1.0,), face_px=(8, 70))
+    settings = replace(fast, crops=crops, precision="fp32")
     return Trainer(HRNetwork(settings.spec.network), settings, Budget(crops=16))
 
 
