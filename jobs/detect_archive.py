@@ -41,8 +41,8 @@ def main(job: DetectArchive) -> int:
     storage, candidates = Storage(job.storage.options()), CandidateFilter(job.all_files, job.include, job.exclude)
     with before_first_write():
         output = OutputFolder(storage, job.output)
-        ours = not job.dry_run and output.check() is OutputState.OURS
-        recorded = output.settings() if ours else None
+        state = output.look() if job.dry_run else output.check()
+        recorded = output.settings() if state is OutputState.OURS else None
         carry = job.carry or tuple(recorded["carry"] if recorded else ())
         listed = list_sources(
             job.input,

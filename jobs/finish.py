@@ -52,8 +52,8 @@ def show_dry_run(sources: Iterable[Source], skipped: Counter[str]) -> None:
     if skipped:
         console.print(f"skipped, no pictures: {_listed(skipped)}", markup=False)
     console.print(
-        "Nothing was written. --limit is not applied here; an object that two inputs name is listed twice and read "
-        "once; what archives hold is counted when they are read."
+        "Nothing was written, nor was it tried whether --output can be. --limit is not applied here; an object that "
+        "two inputs name is listed twice and read once; what archives hold is counted when they are read."
     )
 
 

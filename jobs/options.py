@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -208,10 +209,8 @@ def run_job(app: App, tokens: list[str] | None = None) -> int:
     try:
         app.config = _config_file(tokens)
         return int(app(tokens, exit_on_error=False, print_error=False) or 0)
-    except cyclopts.MissingArgumentError as error:
-        return _refused(_unknown_option(app, tokens) or str(error), 2)
     except cyclopts.CycloptsError as error:
-        return _refused(str(error), 2)
+        return _refused(_told(error, app, tokens), 2)
     except StorageError as error:
         return _refused(f"{error} The same command goes on from here.", error.exit_code)
     except TinyfaceError as error:
@@ -223,6 +222,19 @@ def run_job(app: App, tokens: list[str] | None = None) -> int:
     except Terminated:
         _refused("told to end (SIGTERM); the same command resumes.", TERMINATED)
         leave()
+
+
+def _told(error: cyclopts.CycloptsError, app: App, tokens: list[str]) -> str:
+    """What is wrong with the command line or the config file, and the mend."""
+    if isinstance(error, cyclopts.MissingArgumentError):
+        if unknown := _unknown_option(app, tokens):
+            return unknown
+        if error.argument is not None and not error.argument.tokens and error.keyword is None:
+            return f"{error.argument.name} is missing; --help shows all options."
+    if isinstance(error, cyclopts.UnusedCliTokensError):
+        stray = " ".join(error.unused_tokens or ())
+        return f"{stray}: belongs to no option. Quote globs, and give each value behind its option; --help shows all."
+    return re.sub(r'"?\[([\w-]+)\]"?', r"\1", str(error))  # cyclopts writes names out of a file as [name]
 
 
 def _unknown_option(app: App, tokens: list[str]) -> str | None:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tinyface_core.report.text import counted
 from tinyface_core.tables.unit_tables import UnitTotals
 
 log = logging.getLogger("progress")
@@ -81,7 +82,7 @@ class RunProgress:
 
     def _told(self, done: int) -> str:
         faces, errors = max(self.faces, self._seen_faces), max(self.errors, self._seen_errors)
-        counts = f"{faces:,} faces, {errors:,} errors, {self.pictures:,} committed"
+        counts = f"{counted(faces, 'face')}, {counted(errors, 'error')}, {self.pictures:,} committed"
         if self._began is None:
             return f"{counts}, waiting for the first picture"
         passed_s = time.monotonic() - self._began

@@ -25,6 +25,7 @@ from options import DetectArchive
 from signals import ending_on_signals
 from tinyface_core.detect.runtime import Device, Precision, Runtime, choose_runtime
 from tinyface_core.errors import ResourceError
+from tinyface_core.report.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ def choose_pool(cluster: Cluster, job: DetectArchive, device: str) -> Pool:
     smallest, largest = job.actor_range() or (max(1, room), max(1, room))
     if smallest > room:
         have = f"Ray has {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs"
-        need = f"{smallest} detectors of {gpus:g} GPUs and {threads} CPUs each"
+        need = f"{counted(smallest, 'detector')} of {gpus:g} GPUs and {threads} CPUs each"
         if not cluster.grows:
             raise ResourceError(
                 f"{need} do not fit: {have}. Ask for less with --actors, --cpus-per-actor or --gpus-per-actor."

@@ -23,6 +23,7 @@ from ray_start import Pool
 from settle import Indexes, Settling
 from tinyface_core.archive.record import DENIED, Unit
 from tinyface_core.errors import StopRun, TooManyErrors
+from tinyface_core.report.text import counted
 from tinyface_core.tables.collect import UnitCollector
 from tinyface_core.tables.commit import Committer
 from tinyface_core.tables.plan import expected_pictures
@@ -50,7 +51,8 @@ def work(run: Run, to_do: ToDo, pool: Pool) -> Worked:
     """Works all there is to do. Raises as CommitLoop.work does."""
     run.output.delete_success()
     detecting = run.decided.detecting(run.reading, pool, run.output)
-    log.info("%d units to work, about %s pictures, on %s", to_do.units, f"{to_do.pictures:,}", _told(pool))
+    amount = f"{counted(to_do.units, 'unit')} to work, about {counted(to_do.pictures, 'picture')}"
+    log.info("%s, on %s", amount, _told(pool))
     suspects = {name: frozenset(counts) for name, counts in run.output.attempts().items()}
     done: dict[str, UnitTotals] = {}
 

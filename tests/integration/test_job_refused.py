@@ -46,8 +46,10 @@ CASES = {
     "one of two inputs is not there": Case("--input in absent.tar --output out", ("absent.tar",)),
     "an empty folder": Case("--input hollow --output out", ("empty input", "hollow"), lambda f: (f / "hollow").mkdir()),
     "sidecars only": Case("--input side --output out", ("no pictures", "--all-files"), a_file("side/a.txt")),
-    "no input at all": Case("--output out", ("--input",)),
-    "no output": Case("--input in", ("--output",)),
+    "no input at all": Case("--output out", ("--input is missing",)),
+    "no output": Case("--input in", ("--output is missing",)),
+    "a word without an option": Case(f"stray {USUAL}", ("stray: belongs to no option",)),
+    "a dry run into foreign files": Case(f"{USUAL} --dry-run", ("holds files", "x.doc"), a_file("out/x.doc")),
     "an unknown option where others are missing": Case("--foo --output out", ('Unknown option: "--foo"',)),
     "an option without values": Case(f"{USUAL} --zooms", ("--zooms",)),
     "a server without its name": Case("--input ftp://x/y --output out", ("ftp://", "--storage-option host=")),
@@ -77,7 +79,7 @@ CASES = {
     ),
     "a storage option without a value": Case(f"{USUAL} --storage-option anon", ("--storage-option anon", "key=value")),
     "a config file with an unknown key": Case(
-        f"{USUAL} --config c.yaml", ("min-scores",), a_file("c.yaml", b"min_scores: 0.5\n")
+        f"{USUAL} --config c.yaml", ("option: min-scores from",), a_file("c.yaml", b"min_scores: 0.5\n")
     ),
     "a config file that is no table": Case(f"{USUAL} --config c.yaml", ("c.yaml",), a_file("c.yaml", b"- 1\n")),
     "a config file that is not there": Case(f"{USUAL} --config absent.yaml", ("absent.yaml",)),
@@ -137,7 +139,7 @@ def test_what_a_cluster_cannot_give_is_said_and_not_waited_for(tmp_path: Path, r
     assert "no node has a GPU" in run.err
     asked = ["--gpus-per-actor", "1", "--actors", "1"]
     run = Job(log, ray_head.environment, *options, *asked, cwd=tmp_path).wait().expect(2)
-    assert "1 detectors of 1 GPUs and 1 CPUs each do not fit: Ray has 2 CPUs and 0 GPUs" in run.err
+    assert "1 detector of 1 GPUs and 1 CPUs each do not fit: Ray has 2 CPUs and 0 GPUs" in run.err
     run = Job(log, ray_environment(), *options, "--ray-address", "127.0.0.1:1", cwd=tmp_path).wait().expect(2)
     assert "127.0.0.1:1" in run.err
     assert everything_in(tmp_path) == before

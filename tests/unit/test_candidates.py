@@ -69,6 +69,8 @@ def test_include_and_exclude() -> None:
     assert kept(include=("x/**",), exclude=("*.tar",)) == ["x/a.png", "x/y/b.jpg"]
     assert kept(exclude=("old/**", "b.???")) == ["a.jpg", "x/a.png", "x/t.tar"]
     assert CandidateFilter(include=("*.png",)).skipped_as("a.jpg") == "excluded"
+    inside = CandidateFilter(include=("*.jpg",))  # what an archive holds is not opened further
+    assert [inside.member_skipped_as(name) for name in ("a.jpg", "b.tar", "c.json")] == [None, "excluded", ".json"]
     assert CandidateFilter(all_files=True, exclude=("*.json",)).skipped_as("x/c.json") == "excluded"
 
 

@@ -25,7 +25,7 @@ def output(tmp_path: Path) -> Path:
 
 def test_a_valid_output_ends_with_0(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_job(app, [str(output)]) == 0
-    assert "3 pictures (0 with errors), 6 faces, 1 units: valid" in capsys.readouterr().out
+    assert "3 pictures (0 with errors), 6 faces, 1 unit: valid" in capsys.readouterr().out
 
 
 def test_a_violation_ends_with_1_and_is_named(output: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -209,6 +209,18 @@ def test_a_csv_with_carried_columns(folder: Path, separator: str) -> None:
     assert carried_fields([str(folder / "list.csv")], Storage(), ["who"]) == [pa.field("who", pa.string())]
 
 
+def test_entries_without_a_url_are_counted(folder: Path) -> None:
+    pq.write_table(pa.table({"uri": ["a.jpg", None, "", "sub/c.png"]}), folder / "m.parquet")
+    (folder / "list.csv").write_text("uri,who\na.jpg,x\n,y\n\n")
+    for name, count, missing in (("m.parquet", 2, 2), ("list.csv", 1, 1)):
+        skipped: Counter[str] = Counter()
+        assert len(listed(folder / name, skipped=skipped)) == count
+        assert skipped == {"no url": missing}
+    (folder / "none.csv").write_text("uri,who\n,y\n")
+    with pytest.raises(InputError, match=r"none\.csv names no inputs: its entries \(1\) have no url"):
+        listed(folder / "none.csv")
+
+
 def test_a_parquet_manifest_keeps_types(folder: Path) -> None:
     table = pa.table(
         {
@@ -261,7 +273,7 @@ WRONG: list[tuple[Callable[[Path], object], str, dict[str, Any]]] = [
     (lambda root: root / "a{1", "braces do not pair", {}),
     (lambda root: root / "x**y" / "*", "not a pattern", {}),
     (lambda root: root, "is empty", {}),
-    (lambda root: make(root / "a.json").parent, r"all 1 files were skipped.*--all-files", {}),
+    (lambda root: make(root / "a.json").parent, r"files that were looked at .1. were skipped.*--all-files", {}),
     (lambda root: make(root / "a.json"), r"\.json files hold no pictures.*manifest", {}),
     (lambda root: make(root / "m.txt"), "empty manifest", {}),
     (lambda root: make(root / "m.csv", "a,b\n1,2"), "column of urls.*has: a, b", {}),

@@ -29,18 +29,23 @@ class CandidateFilter:
     """Which names become rows.
 
     all_files: hidden names and sidecars too. include, exclude: globs; one with a `/` is matched with the whole name
-    (below the input, or inside the archive), one without with its last part. `include` is asked about pictures, not
-    about the archives that hold them; `exclude` about both.
+    (below the input, or inside the archive), one without with its last part. `include` is asked about pictures and
+    about whatever archives hold, not about the archives of the input; `exclude` about all.
     """
 
     all_files: bool = False
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
+    def member_skipped_as(self, name: str) -> str | None:
+        """As `skipped_as`, for what archives hold: one in another is never opened, so `include` is asked about all."""
+        skipped = self.skipped_as(name)
+        return skipped or ("excluded" if self._included and not _any(self._included, name) else None)
+
     def skipped_as(self, name: str) -> str | None:
         """None for a candidate; else what to count it under: `hidden`, `excluded`, or a sidecar's `.json`.
 
-        name: with `/` between its parts, relative to the input, or a member's name.
+        name: relative to the input, with `/` between its parts.
         """
         if not self.all_files:
             if _is_hidden(name):

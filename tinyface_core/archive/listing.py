@@ -38,7 +38,8 @@ def list_sources(
 
     Args:
         carry: columns of manifests that travel with their entries (those of Parquet inputs are read later).
-        on_skip: called with `hidden`, `excluded` or an extension for each file that is no candidate.
+        on_skip: called with `hidden`, `excluded` or an extension for each file that is no candidate, and with `no url`
+            for each entry of a manifest that names nothing.
         leave_out: folders (canonical uris), such as the output, whose files are not even counted.
     Raises:
         InputError: no such input, empty, no permission, a manifest without urls or without a carried column.
@@ -130,7 +131,7 @@ def _sources(
             case Form.MANIFEST:
                 assert one.info is not None
                 for source in manifest_sources(one.info, storage, carry):
-                    yield candidates.left_out(source.uri) or source
+                    yield source if isinstance(source, str) else candidates.left_out(source.uri) or source
             case Form.OBJECT:
                 assert one.info is not None
                 yield candidates.left_out(one.uri) or _source(one.info)
@@ -179,10 +180,13 @@ def _source(info: ObjectInfo, kind: Kind | None = None) -> Source:
 
 
 def _why_empty(one: Input, skipped: int, storage: Storage) -> str:
+    if skipped and one.form is Form.MANIFEST:
+        why = "have no url, or are left out by --include or --exclude"
+        return f"{one.uri} names no inputs: its entries ({skipped:,}) {why}"
     if skipped:
         return (
-            f"{one.uri} holds no pictures or archives: all {skipped} files were skipped by their names: "
-            "see --include and --exclude, or give --all-files"
+            f"{one.uri} holds no pictures or archives: the files that were looked at ({skipped:,}) were skipped by "
+            "their names: see --include and --exclude, or give --all-files"
         )
     if one.form is Form.MANIFEST:
         return f"{one.uri} is an empty manifest: it names no inputs"

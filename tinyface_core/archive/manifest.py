@@ -2,7 +2,8 @@
 
 Relative entries are resolved against the manifest's folder. A line of a text that is `#` or starts with `# ` is a
 comment, an empty cell of a CSV is null. An entry that is not there is a source all the same:
-reading it gives the error row. Entries were chosen one by one, so hidden names and sidecars among them are rows too.
+reading it gives the error row; an entry without a url can have no row, and is counted as `no url`. Entries were chosen
+one by one, so hidden names and sidecars among them are rows too.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ URI_NAMES = (
     "uri", "url", "path", "image", "image_url", "image_uri", "image_path", "file", "file_name", "filename", "file_path",
     "filepath", "location", "key",
 )  # fmt: skip
+NO_URL = "no url"
 _ROWS = 1000
 _THREADS = 16
 
-Entry = tuple[str, dict[str, Any]]  # uri, values of the carried columns
+Entry = tuple[str, dict[str, Any]]  # uri or "", values of the carried columns
 
 
 def is_manifest(uri: str) -> bool:
@@ -45,16 +47,19 @@ def uri_column(names: Sequence[str]) -> str | None:
     return next((lower[name] for name in URI_NAMES if name in lower), None)
 
 
-def manifest_sources(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> Iterator[Source]:
-    """A source for each entry, in order, streamed.
+def manifest_sources(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> Iterator[Source | str]:
+    """A source for each entry, in order, streamed; NO_URL for one that names none.
 
     Raises: InputError (no uri column, a carried column that is not there, bad CSV), StorageError.
     """
     entries = _entries(manifest, storage, carry)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="manifest") as pool:
         while batch := list(islice(entries, _ROWS)):
-            found = pool.map(lambda entry: _stat(entry[0], storage), batch)
+            found = pool.map(lambda entry: _stat(entry[0], storage) if entry[0] else None, batch)
             for (uri, carried), info in zip(batch, found, strict=True):
+                if not uri:
+                    yield NO_URL
+                    continue
                 size, version, modified = (info.size_bytes, info.version, info.modified) if info else (None,) * 3
                 yield Source(uri, kind_of(uri), size, version, modified, carried)
 
@@ -91,8 +96,7 @@ def _entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> It
     folder = manifest.uri.rsplit("/", 1)[0]
     rows = _parquet_entries if manifest.uri.lower().endswith(".parquet") else _csv_entries
     for url, carried in rows(manifest, storage, carry):
-        if url:
-            yield _resolved(url, folder, storage), carried
+        yield _resolved(url, folder, storage) if url else "", carried
 
 
 def _resolved(url: str, folder: str, storage: Storage) -> str:
@@ -109,12 +113,13 @@ def _csv_entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -
     with _csv_rows(manifest, storage) as (names, rows):
         check_carried(manifest.uri, names, carry)
         if manifest.uri.lower().endswith(".txt"):
-            yield from ((line, {}) for row in rows if (line := row[0].strip()) != "#" and not line.startswith("# "))
+            lines = (row[0].strip() for row in rows)
+            yield from ((line, {}) for line in lines if line not in ("", "#") and not line.startswith("# "))
             return
         column = names.index(_required_uri_column(manifest.uri, names))
         carried = {name: names.index(name) for name in carry}
         try:
-            for row in rows:
+            for row in filter(None, rows):  # an empty line is nothing
                 values = {name: (row[place] or None) if place < len(row) else None for name, place in carried.items()}
                 yield (row[column].strip() if column < len(row) else ""), values
         except csv.Error as error:

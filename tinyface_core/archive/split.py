@@ -83,7 +83,7 @@ def split_tar(source: Source, storage: Storage, candidates: CandidateFilter, lim
                 if not is_plain(member.info):
                     continue
                 name = member.name
-                counted = candidates.skipped_as(shown(name)) is None
+                counted = candidates.member_skipped_as(shown(name)) is None
                 here = cuts[-1]
                 full = here.count >= limits.pictures
                 if counted and here.count and (full or _end_of(member.info) - here.offset > limits.bytes):

@@ -50,7 +50,7 @@ def read_tar(unit: Unit, storage: Storage, candidates: CandidateFilter, numberin
                 continue
             name = member.name
             occurrence = occurrences.of(name, index) if is_plain(member.info) else 0
-            skipped = candidates.skipped_as(shown(name)) or (None if is_plain(member.info) else "special")
+            skipped = candidates.member_skipped_as(shown(name)) or (None if is_plain(member.info) else "special")
             if skipped is not None:
                 numbering.skipped[skipped] += 1
                 continue

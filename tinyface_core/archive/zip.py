@@ -105,7 +105,7 @@ def is_folder(info: zipfile.ZipInfo) -> bool:
 def skipped_as(info: zipfile.ZipInfo, name: bytes, candidates: CandidateFilter) -> str | None:
     """What a member is counted under when it is no candidate; links are `special`, as in tars."""
     is_link = stat.S_ISLNK(info.external_attr >> 16)
-    return candidates.skipped_as(shown(name)) or ("special" if is_link else None)
+    return candidates.member_skipped_as(shown(name)) or ("special" if is_link else None)
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> bytes | PictureError:

@@ -51,6 +51,11 @@ def grouped(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """1 picture, 2,000 pictures."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def px(length: float) -> str:
     return f"{length:.0f}\u00a0px"
 

@@ -63,14 +63,22 @@ class OutputFolder:
         """The state of an output that may be written to: EMPTY or OURS; changes nothing.
 
         Raises:
-            OutputError: it is a file, holds foreign files or tables, has tables and no plan, or is not writable.
+            OutputError: as `look`, or it is not writable.
         """
-        try:
-            state = self._checked_state()
-        except (ObjectError, StorageError) as error:
-            raise OutputError(f"--output {self.uri}: cannot be looked into: {error}") from error
+        state = self.look()
         self._check_writable()
         return state
+
+    def look(self) -> OutputState:
+        """As `check`, without trying to write.
+
+        Raises:
+            OutputError: it is a file, holds foreign files or tables, or has tables and no plan.
+        """
+        try:
+            return self._checked_state()
+        except (ObjectError, StorageError) as error:
+            raise OutputError(f"--output {self.uri}: cannot be looked into: {error}") from error
 
     def _checked_state(self) -> OutputState:
         if self._storage.stat(self.uri) is not None:

@@ -72,7 +72,7 @@ class Report:
             lines.append(f"no _SUCCESS: unfinished, {self.pending:,} files pending: join USING (image_id, commit)")
         lines.append(
             f"{self.output_uri}: {self.totals.pictures:,} pictures ({errors:,} with errors), "
-            f"{self.totals.faces:,} faces, {self.units:,} units: "
+            f"{self.totals.faces:,} faces, {self.units:,} unit{'s' if self.units != 1 else ''}: "
             + (f"{self.violations_total:,} violations" if self.violations_total else "valid")
         )
         return "\n".join(lines)
