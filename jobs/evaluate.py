@@ -17,6 +17,7 @@ from cyclopts import Parameter
 from options import job_app, refuse_unwritable, run_job
 from tinyface_core.errors import InputError
 from tinyface_core.evaluate.advise import write_advised
+from tinyface_core.evaluate.errors_report import write_errors
 from tinyface_core.evaluate.fddb import judge_fddb
 from tinyface_core.evaluate.fddb_files import is_fddb
 from tinyface_core.evaluate.matching import Found, match
@@ -25,6 +26,7 @@ from tinyface_core.evaluate.report import as_json, judge, table, write_curves
 from tinyface_core.evaluate.results import read_output, read_settings, read_text, write_text
 from tinyface_core.evaluate.truth import Truth, read_truth
 
+YUNET = "YuNet at 1x and 2x"
 app = job_app("evaluate.py", __doc__ or "")
 
 
@@ -50,13 +52,13 @@ def evaluate(
         WIDER's ground truth (a folder with wider_face_val.mat, wider_easy_val.mat, ...), or annotations in another form
         (docs/training.md), which have no levels; or FDDB's folder of folds, for FDDB's protocol.
     report
-        Folder for the curves: CSV and PNG.
+        Folder for the curves, CSV and PNG, and, in errors/, the error analysis of each result.
     text
         Folder for the (first) results in WIDER's, or FDDB's, text form.
     yunet
         YuNet's ONNX file: run here, on the same pictures, at 1x and 2x, and judged beside the results.
     pictures
-        Folder of the pictures, for --yunet.
+        Folder of the pictures, for --yunet and for the contact sheet of false positives.
     samples
         Of the bootstrap over pictures.
     advise
@@ -78,7 +80,7 @@ def evaluate(
     found = {name: _read(folder) for name, folder in map(_named, results)}
     annotated = read_truth(truth)
     if yunet is not None:
-        found["YuNet at 1x and 2x"] = _yunet(yunet, pictures, annotated, set(next(iter(found.values()))))
+        found[YUNET] = _yunet(yunet, pictures, annotated, set(next(iter(found.values()))))
     together = set.intersection(*(set(of) for of in found.values()))
     judged_on = annotated.only(together)
     print(f"{len(judged_on.names)} pictures; average precision (95 % of {samples} bootstrap samples over pictures)\n")
@@ -86,6 +88,7 @@ def evaluate(
     print(table(by_detector))
     if report is not None:
         write_curves(by_detector, report)
+        print(_errors(judged_on, found, report / "errors", _files(pictures)))
     if json_file is not None:
         json_file.write_text(json.dumps(as_json(by_detector), indent=1) + "\n")
     if text is not None:
@@ -109,12 +112,27 @@ def _read(folder: Path) -> dict[str, Found]:
 
 def _yunet(model: Path, folder: Path | None, annotated: Truth, names: set[str]) -> dict[str, Found]:
     """On the pictures of the first results. Raises: InputError."""
-    below = sorted(folder.rglob("*")) if folder else []
-    files = {path.stem: path for path in below if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")}
+    files = _files(folder)
     wanted = {name: files[name] for name in annotated.only(names).names if name in files}
     if not wanted:
         raise InputError(f"--pictures {folder or ''}: none of the pictures lies there; --yunet needs them.")
     return run_yunet(model, wanted)
+
+
+def _files(folder: Path | None) -> dict[str, Path]:
+    """Pictures below a folder, by name."""
+    below = sorted(folder.rglob("*")) if folder else []
+    return {path.stem: path for path in below if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")}
+
+
+def _errors(truth: Truth, found: dict[str, dict[str, Found]], folder: Path, pictures: dict[str, Path]) -> str:
+    """Writes the error analysis of each detector, YuNet being the second opinion on the others; gives its tables."""
+    told = []
+    for name, of in found.items():
+        second = (YUNET, found[YUNET]) if YUNET in found and name != YUNET else None
+        place = folder / name.replace("/", "_")
+        told.append(f"\n{name}\n\n{write_errors(truth, of, place, pictures=pictures or None, second=second)}")
+    return "\n".join(told)
 
 
 if __name__ == "__main__":
