@@ -24,12 +24,13 @@ from prepare import before_first_write
 from ray_start import Cluster, RaySession
 from ray_train import TrainingRun, fit
 from tinyface_core.errors import InputError, OutputError, ResourceError, StorageError
-from tinyface_core.model.checkpoint import find_bundled, read_spec
+from tinyface_core.model.checkpoint import find_bundled
 from tinyface_core.storage import ObjectError, Storage
 from tinyface_core.train.curves import draw_curves, write_tensorboard
 from tinyface_core.train.data import AnnotatedPicture, read_annotated
 from tinyface_core.train.loop import Budget
 from train_options import TrainJob
+from train_record import BEST, go_on
 
 log = logging.getLogger(__name__)
 KEPT = 3  # checkpoints: the best ones and the latest
@@ -70,10 +71,15 @@ def main(job: TrainJob) -> int:
         )
         run.starting_network()  # refuses a file that does not fit, before anything starts
         _refuse_unwritable(output, storage)
-    with ExitStack() as stack:
-        workers, gpu = _workers(job, RaySession(job.ray_address, stack).cluster)
-        best, epochs = fit(run, name=name, output=output, workers=workers, gpu=gpu, restarts=job.restarts, kept=KEPT)
-    _leave(best, epochs, f"{output}/{name}", storage)
+        finished = go_on(run, f"{output}/{name}", storage)
+    if not finished:
+        with ExitStack() as stack:
+            workers, gpu = _workers(job, RaySession(job.ray_address, stack).cluster)
+            best, epochs = fit(
+                run, name=name, output=output, workers=workers, gpu=gpu, restarts=job.restarts, kept=KEPT
+            )
+        _leave(best, epochs, f"{output}/{name}", storage)
+    print(f"model   {output}/{name}/{BEST}\ncurves  {output}/{name}/curves.png, {output}/{name}/tensorboard")
     return 0
 
 
@@ -114,13 +120,11 @@ def _leave(best: bytes, epochs: list[dict[str, float]], run: str, storage: Stora
     """The best model and the curves, beside the checkpoints of the run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "best.safetensors").write_bytes(best)
-        log.info("best epoch: %s", read_spec(folder / "best.safetensors").provenance)
         draw_curves(epochs, folder / "curves.png")
         write_tensorboard(epochs, folder / "tensorboard")
         for file in (path for path in folder.rglob("*") if path.is_file()):
             storage.write(f"{run}/{file.relative_to(folder).as_posix()}", file.read_bytes())
-    print(f"model   {run}/best.safetensors\ncurves  {run}/curves.png, {run}/tensorboard")
+    storage.write(f"{run}/{BEST}", best)  # last: it says that the run is finished
 
 
 def _workers(job: TrainJob, cluster: Cluster) -> tuple[int, bool]:

@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 
 from options import StorageFlags, Texts, many, refuse_lost
 from tinyface_core.errors import SettingsError
+from tinyface_core.templates import TemplateSet, read_templates
 from tinyface_core.train.presets import TrainSettings, preset
 from tinyface_core.train.validate import CROPS
 
@@ -37,6 +38,8 @@ class TrainJob:
     "hr-resnet50, hr-mobilenetv2, hr-resnet101 or hr-vgg16."
     start_from: Annotated[str | None, Parameter(group=_WHAT)] = None
     "A bundled model, or path or url: a checkpoint of ours, or ImageNet weights for the trunk."
+    templates: Annotated[Path | None, Parameter(group=_WHAT)] = None
+    "JSON file of jobs/fit_templates.py; None: the published 25."
     hours: Annotated[float | None, Parameter(group=_HOW)] = None
     "Time at work that the schedule is fitted to; pauses do not count."
     crops: Annotated[int | None, Parameter(group=_HOW)] = None
@@ -74,4 +77,5 @@ class TrainJob:
         """The preset, with what was asked for otherwise. Raises: SettingsError."""
         asked: dict[str, Any] = {"batch": self.batch, "epoch_crops": self.epoch_crops, "precision": self.precision}
         given = {name: value for name, value in asked.items() if value is not None}
-        return replace(preset(self.preset, self.model), **given)
+        templates = read_templates(self.templates) if self.templates else TemplateSet()
+        return replace(preset(self.preset, self.model, templates), **given)

@@ -8,6 +8,9 @@ Paper: sections 3.2 and 4.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+import pydantic
 
 from tinyface_core.errors import SettingsError
 
@@ -97,3 +100,18 @@ class TemplateSet:
     def smallest_face_px(self, zoom: float) -> float:
         """Height in px of the original picture of the smallest template at this level."""
         return min(self.templates[i].height for i in self.at_zoom(zoom)) / zoom
+
+
+def read_templates(file: Path) -> TemplateSet:
+    """The set of a JSON file, as jobs/fit_templates.py writes it. Raises: SettingsError."""
+    try:
+        found = pydantic.TypeAdapter(TemplateSet).validate_json(file.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read ({error.strerror}).") from error
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the top"
+        raise SettingsError(f"{file}: no templates of jobs/fit_templates.py: {where}: {first['msg']}.") from error
+    if unknown := {*found.outputs, *found.a, *found.b} - set(range(len(found.templates))):
+        raise SettingsError(f"{file}: names template {min(unknown)}, and has {len(found.templates)}.")
+    return found

@@ -82,6 +82,20 @@ def test_a_run_leaves_a_model_that_detects_and_its_curves(unbroken: Path) -> Non
     assert list((unbroken / "tensorboard").glob("events*"))
 
 
+def test_a_finished_run_is_done_at_once_and_one_of_other_settings_refused(
+    tmp_path: Path, options: list[str], unbroken: Path
+) -> None:
+    """No Ray is needed for either: RAY_ADDRESS leads nowhere."""
+    nowhere = {"PATH": "/usr/bin:/bin", "RAY_ADDRESS": "127.0.0.1:1"}
+    given = [*options, "--output", str(unbroken.parent), "--name", "run"]
+    before = (unbroken / "best.safetensors").stat().st_mtime_ns
+    run = Job(tmp_path / "log", nowhere, *given, script="train.py").wait().expect(0)
+    assert "best.safetensors" in run.out
+    run = Job(tmp_path / "log", nowhere, *given, "--precision", "bf16", script="train.py").wait().expect(2)
+    assert "was begun with precision auto, now it is bf16" in run.err
+    assert (unbroken / "best.safetensors").stat().st_mtime_ns == before
+
+
 def test_a_killed_worker_costs_nothing_but_time(
     tmp_path: Path, ray_head: RayHead, notes: Path, options: list[str], unbroken: Path
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from fit_templates import app
 from options import run_job
 from tinyface_core.errors import InputError
-from tinyface_core.templates import TemplateSet
+from tinyface_core.templates import TemplateSet, read_templates
 from tinyface_core.train.fit_templates import (
     centred_iou,
     face_sizes,
@@ -22,6 +22,7 @@ from tinyface_core.train.fit_templates import (
     resolution_of,
     template_set,
 )
+from tinyface_core.train.presets import preset
 
 
 def test_iou_of_centred_boxes() -> None:
@@ -84,6 +85,10 @@ def test_the_command_prints_both_and_writes_a_set(tmp_path: Path, capsys: pytest
     assert "60 boxes" in told
     assert "with the published 25" in told
     assert len(json.loads((tmp_path / "t.json").read_text())["templates"]) == 4
+    templates = read_templates(tmp_path / "t.json")
+    trained = preset("fast", "hr-mobilenetv2", templates).spec
+    assert trained.templates.templates == templates.templates
+    assert trained.network.outputs == len(trained.templates.outputs) == len({*templates.a, *templates.b}) > 0
     assert run_job(app, [str(tmp_path / "boxes.txt"), "--count", "0"]) == 2
     assert run_job(app, [str(tmp_path / "none.txt")]) == 2
     assert "none.txt" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tinyface_core.errors import SettingsError
-from tinyface_core.templates import PUBLISHED, Template, TemplateSet
+from tinyface_core.templates import PUBLISHED, Template, TemplateSet, read_templates
 
 PUBLISHED_FILE = Path(__file__).resolve().parents[3] / "shared" / "weights" / "templates_25.json"
 
@@ -25,6 +25,23 @@ def test_the_25_are_the_published_ones() -> None:
 def test_sides_are_one_more_than_the_distance_of_the_corners() -> None:
     """Corners of the published form are pixel centres: -1 to 1 covers three pixels."""
     assert Template.from_corners(-1, -2, 1, 2, 0.5) == Template(width=3, height=5, resolution=0.5)
+
+
+def test_a_file_of_templates_that_is_none_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "t.json"
+    for text, message in (
+        ("[]", "no templates of jobs/fit_templates.py"),
+        ('{"templates": [{"width": 3}]}', r"templates\.0\.height"),
+        (
+            '{"templates": [{"width": 3, "height": 4, "resolution": 1}], "outputs": [0], "a": [2], "b": []}',
+            "template 2",
+        ),
+    ):
+        file.write_text(text)
+        with pytest.raises(SettingsError, match=message):
+            read_templates(file)
+    with pytest.raises(SettingsError, match=r"none\.json"):
+        read_templates(tmp_path / "none.json")
 
 
 def test_a_fires_at_every_level_and_b_above_1x_only() -> None:

@@ -20,7 +20,6 @@ from tinyface_core.train.loss import LossSettings
 from tinyface_core.train.optimise import OptimiserSettings
 from tinyface_core.train.targets import TargetSettings
 
-A_AND_B = TemplateSet(outputs=(*range(4, 12), *range(18, 25)))
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # Name -> network with all 25 templates; mean and std as the ImageNet weights in use were trained with.
 MODELS: dict[str, NetworkConfig] = {
@@ -56,8 +55,9 @@ class TrainSettings:
 
 def fast(spec: ModelSpec) -> TrainSettings:
     """jobs/train.py --preset fast --hours 8: face-centred crops, focal loss, AdamW, the A and B templates only."""
-    network = replace(spec.network, outputs=len(A_AND_B.outputs))
-    return TrainSettings(replace(spec, network=network, templates=A_AND_B))
+    used = tuple(sorted({*spec.templates.a, *spec.templates.b}))
+    templates = replace(spec.templates, outputs=used)
+    return TrainSettings(replace(spec, network=replace(spec.network, outputs=len(used)), templates=templates))
 
 
 def paper(spec: ModelSpec) -> TrainSettings:
@@ -103,10 +103,11 @@ def paper(spec: ModelSpec) -> TrainSettings:
 PRESETS: dict[str, Callable[[ModelSpec], TrainSettings]] = {"fast": fast, "paper": paper}
 
 
-def preset(name: str, model: str = "hr-resnet50") -> TrainSettings:
+def preset(name: str, model: str = "hr-resnet50", templates: TemplateSet = TemplateSet()) -> TrainSettings:
     """The preset of this name for a model of MODELS. Raises SettingsError when there is none."""
     for what, given, known in (("preset", name, PRESETS), ("model", model, MODELS)):
         if given not in known:
             raise SettingsError(f"{what} {given!r} is not known; known are {', '.join(known)}.")
-    spec = ModelSpec(model, network=MODELS[model], defaults=Defaults(nms_iou=0.4))
+    network = replace(MODELS[model], outputs=len(templates.outputs))
+    spec = ModelSpec(model, network=network, templates=templates, defaults=Defaults(nms_iou=0.4))
     return PRESETS[name](spec)

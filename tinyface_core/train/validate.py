@@ -51,7 +51,9 @@ class FixedCrops:
         for number in range(count):
             crop = self._crop(number)
             boxes_K4 = _xywh(np.concatenate([crop.faces_K4, crop.unclear_M4]))
-            invalid_K = np.arange(len(boxes_K4)) >= len(crop.faces_K4)
+            # Faces that are too small at this zoom belong to a finer level: no crop is drawn around them either.
+            too_small_K = boxes_K4[:, 2:].max(axis=1) < self._plain.face_px[0]
+            invalid_K = (np.arange(len(boxes_K4)) >= len(crop.faces_K4)) | too_small_K
             pictures[str(number)] = (boxes_K4, attributes_of(invalid_K))
         return joined(pictures)
 
@@ -77,7 +79,7 @@ class FixedCrops:
         return Found(_xywh(boxes_K4[kept].cpu().numpy()), given.scores_K[kept].cpu().numpy().astype(np.float64))
 
     def score(self, found: dict[str, Found]) -> dict[str, float]:
-        """Average precision of all valid faces (`val_ap`), and of those by height in the crop."""
+        """Average precision of valid faces that are not too small (`val_ap`), and of those by height in the crop."""
         matches, groups = match(self.truth, found), self.truth.groups()
         by_height = {name: faces_F for name, faces_F in groups.items() if name.endswith(("px", "more"))}
         scores = {f"val_ap {name}": curve(self.truth, matches, faces_F) for name, faces_F in by_height.items()}
