@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import Self
@@ -38,6 +39,7 @@ class RunProgress:
         self._began: float | None = None
         self._first = 0  # rows of the first block, whose time nobody knows
         self._logged = time.monotonic()
+        self._ended = threading.Event()
         self._bar: Progress | None = None
         if sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -47,11 +49,18 @@ class RunProgress:
     def __enter__(self) -> Self:
         if self._bar:
             self._bar.start()
+        threading.Thread(target=self._tick, daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
         if self._bar:
             self._bar.stop()
+
+    def _tick(self) -> None:
+        """A run says that it lives also while no block comes: the first may take minutes."""
+        while not self._ended.wait(LOG_EVERY_S):
+            self.say()
 
     def came(self, rows: pa.Table) -> None:
         """Takes a block of rows in, as the chain gives it."""
