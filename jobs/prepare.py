@@ -39,7 +39,8 @@ CHOICES = (
     *("model", "model_hash", "device", "precision", "zooms", "min_score", "nms_iou"),
     *("carry", "max_pixels", "decode_timeout"),
 )
-FACTS = {"tile_px": TILE_PX, "ellipses": "inscribed", "decoder": DECODER_VERSION, "format_version": FORMAT_VERSION}
+OF_THE_MODEL = ("ellipses",)
+FACTS = {"tile_px": TILE_PX, "decoder": DECODER_VERSION, "format_version": FORMAT_VERSION}
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, sto
         )
     limits = Limits()
     settings: dict[str, Any] = {
+        "ellipses": "regressed_features" if spec.ellipses else "inscribed",
         "model": model.name,
         "model_hash": model.sha256,
         "device": runtime.device,
@@ -157,7 +159,7 @@ def _advice(advice: Advice, settings: Mapping[str, Any]) -> str:
 def decide_as_recorded(job: DetectArchive, asked: dict[str, Any], output: OutputFolder, storage: Storage) -> Decided:
     """Settings of an output that has them. Raises SettingsError where the command line asks for other ones."""
     recorded = output.settings() or {}
-    requested = {name: asked.get(name, recorded.get(name)) for name in CHOICES} | FACTS
+    requested = {name: asked.get(name, recorded.get(name)) for name in CHOICES + OF_THE_MODEL} | FACTS
     settings = output.resolve(requested, asked.keys(), facts=FACTS.keys())
     log.info(
         "settings as recorded in the output: model %s, %s in %s, zooms %s, score above %g",

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from options import Texts, job_app, run_job
+from options import Texts, job_app, refuse_unwritable, run_job
 from tinyface_core.errors import OutputError
+from tinyface_core.model.checkpoint import load_checkpoint, save_checkpoint
+from tinyface_core.studies.level_choices import as_limits
 from tinyface_core.studies.level_report import levels_json, levels_table
 from tinyface_core.studies.levels import ZOOMS, LevelStudy, study_levels
 
@@ -49,6 +51,8 @@ class Options:
     "Floor of all boxes. At 0.05 a picture with 4x may have 400,000 boxes (15 MB), at 0.1 a quarter of them."
     processes: int = 1
     "Side by side, one thread each."
+    new: Path | None = None
+    "Write the model here with the limits of heights that find most with all levels; they hold where those run."
 
     def levels(self) -> LevelStudy:
         """As the core takes it."""
@@ -75,10 +79,16 @@ def study(which: Literal["levels"], options: Options) -> None:
         The study.
     """
     asked = options.levels()
+    refuse_unwritable("--new", options.new)
     found = study_levels(asked)
     head = f"{found.pictures} pictures, {asked.model}, average precision of boxes above {asked.min_score:g}"
     text = f"{head}\n\n{levels_table(found)}"
     print(text)
+    if options.new is not None:
+        network, spec = load_checkpoint(asked.checkpoint)
+        defaults = replace(spec.defaults, level_heights=as_limits(found.best))
+        save_checkpoint(options.new, network, replace(spec, defaults=defaults))
+        print(f"\n{options.new}: {found.best.name}")
     try:
         (options.out / f"{which}.md").write_text(text + "\n")
         (options.out / f"{which}.json").write_text(json.dumps(levels_json(found, asked), indent=1) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tinyface_core.model.checkpoint import (
     Defaults,
     ModelSpec,
     file_hash,
+    is_half,
     load_checkpoint,
     read_spec,
     save_checkpoint,
@@ -166,3 +168,63 @@ def test_a_torn_checkpoint_is_refused(tmp_path: Path, network: HRNetwork) -> Non
 def test_a_files_hash_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert file_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.fixture(scope="module")
+def with_ellipses(network: HRNetwork) -> HRNetwork:
+    made = HRNetwork(CONFIG, ellipses=True).eval()
+    made.load_state_dict(network.state_dict(), strict=False)
+    return made
+
+
+def test_a_regressor_of_ellipses_comes_back_in_fp32_and_a_file_without_has_none(
+    tmp_path: Path, with_ellipses: HRNetwork
+) -> None:
+    save_checkpoint(tmp_path / "with.safetensors", with_ellipses, replace(SPEC, ellipses=True))
+    loaded, spec = load_checkpoint(tmp_path / "with.safetensors")
+    assert spec.ellipses
+    for name in ("ellipse.weight", "ellipse.bias"):
+        assert torch.equal(loaded.get_parameter(name), with_ellipses.get_parameter(name))
+        assert not loaded.get_parameter(name).requires_grad
+    save_checkpoint(tmp_path / "without.safetensors", with_ellipses, SPEC)  # as after a training that began there
+    loaded, spec = load_checkpoint(tmp_path / "without.safetensors")
+    assert loaded.ellipse is None
+    assert not spec.ellipses
+
+
+def test_a_file_that_was_written_before_there_were_regressors_loads(tmp_path: Path, network: HRNetwork) -> None:
+    path = tmp_path / "light.safetensors"
+    save_checkpoint(path, network, SPEC)
+    with safe_open(path, framework="pt") as file:
+        state, spec = {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["tinyface"])  # noqa: SIM118
+    del spec["ellipses"]
+    save_file(state, path, {"tinyface": json.dumps(spec)})
+    assert load_checkpoint(path)[1] == SPEC
+
+
+@pytest.mark.parametrize(
+    ("said", "value", "told"),
+    [
+        (True, None, r"ellipse\.weight is missing"),
+        (True, torch.ones(5, 1536), r"ellipse\.weight is \(5, 1536\), the network needs \(5, 768\)"),
+        (True, torch.full((5, 768), torch.inf), r"ellipse\.weight holds values that are not finite"),
+        (False, torch.ones(5, 768), r"ellipse\.\w+ has no place in the network"),
+    ],
+)
+def test_a_regressor_that_does_not_fit_is_named(
+    tmp_path: Path, with_ellipses: HRNetwork, said: bool, value: Tensor | None, told: str
+) -> None:
+    path = tmp_path / "light.safetensors"
+    save_checkpoint(path, with_ellipses, replace(SPEC, ellipses=True))
+    with safe_open(path, framework="pt") as file:
+        state, spec = {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["tinyface"])  # noqa: SIM118
+    spec["ellipses"] = said
+    save_file(broken(state, "ellipse.weight", value), path, {"tinyface": json.dumps(spec)})
+    with pytest.raises(CheckpointError, match=rf"light\.safetensors: {told}"):
+        load_checkpoint(path)
+
+
+def test_whether_half_is_enough(network: HRNetwork, tmp_path: Path) -> None:
+    assert not is_half(network)
+    save_checkpoint(tmp_path / "light.safetensors", network, SPEC)
+    assert is_half(load_checkpoint(tmp_path / "light.safetensors")[0])

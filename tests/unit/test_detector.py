@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -308,3 +309,56 @@ def test_a_checkpoint_loads_by_path_and_a_missing_one_names_itself(tmp_path: Pat
 def test_a_zoom_without_templates_is_an_error() -> None:
     with pytest.raises(SettingsError, match=r"zoom 1\.41"):
         hot_detector(TemplateSet(full=True), options(1.41))(bright_picture(37, 53))
+
+
+def regressing(options: DetectOptions) -> Detector:
+    """The light trunk with made-up weights, those of a regressor too."""
+    network, spec = calibrated("mobilenet_v2")
+    network.ellipse = torch.nn.Linear(192 + 576, 5)
+    torch.nn.init.normal_(network.ellipse.weight, std=0.02)
+    return Detector(network, spec, FP32, options)
+
+
+def test_a_regressor_adds_ellipses_and_changes_nothing_else() -> None:
+    picture = cloudy_picture(331, 453, seed=4)
+    without, found = toy_detector(options(0.5, 1))(picture), regressing(options(0.5, 1))(picture)
+    assert len(found) > 20
+    for name in ("boxes_K4", "scores_K", "template_K", "zoom_K"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(without, name))
+    assert without.ellipses is None
+    assert found.ellipses is not None
+    assert len(found.ellipses.angle_K) == len(found)
+    assert found.ellipses.angle_K.std() > 0.1
+    blank = regressing(options(1, min_score=0.999999))(picture)
+    assert (len(blank), len(blank.ellipses.cx_K) if blank.ellipses else None) == (0, 0)
+
+
+def test_ellipses_in_tiles_are_those_of_the_whole() -> None:
+    torch.manual_seed(1)
+    state = regressing(options(1)).network.ellipse
+    found = []
+    for tile_px, least in ((1 << 23, 1), (420 * 420, 4)):
+        detector = regressing(options(1, tile_px=tile_px))
+        detector.network.ellipse = state
+        cut = list(tiles((451, 467), align=16, halo_px=detector.network.halo_px, max_px=tile_px))
+        assert least <= len(cut) <= 9 * least - 8
+        before, _ = before_and_after_nms(detector, cloudy_picture(451, 467, seed=3))
+        order = before.cell_K.numpy().argsort()
+        assert before.ellipse_K5 is not None
+        found.append((before.cell_K.numpy()[order], before.ellipse_K5.numpy()[order]))
+    (cell_K, whole_K5), (tiled_cell_K, tiled_K5) = found
+    assert len(cell_K) > 100
+    np.testing.assert_array_equal(cell_K, tiled_cell_K)
+    np.testing.assert_allclose(tiled_K5, whole_K5, atol=1e-4)
+
+
+def test_an_ellipse_is_against_the_box_before_it_was_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A face half outside: its box ends at the edge, its ellipse goes on."""
+    detector = bright_detector(one_shape(SMALL), options(1))
+    given = candidates_of(([-20, 3, 20, 63], 0.9))
+    monkeypatch.setattr(detector, "candidates", lambda *_: replace(given, ellipse_K5=torch.zeros(1, 5)))
+    found = detector(bright_picture(90, 53))
+    assert found_boxes(found) == [[0, 3, 20, 63]]
+    assert found.ellipses is not None
+    values = [getattr(found.ellipses, f"{name}_K")[0] for name in ("cx", "cy", "major", "minor", "angle")]
+    assert values == pytest.approx([0, 33, 30, 20, np.pi / 2])

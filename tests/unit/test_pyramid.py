@@ -9,6 +9,7 @@ import pytest
 
 from tinyface_core.detect.pyramid import adaptive_zooms, levels_for, smallest_face_px
 from tinyface_core.errors import SettingsError
+from tinyface_core.model.checkpoint import LevelHeights
 from tinyface_core.templates import TemplateSet
 
 TEMPLATES = TemplateSet()
@@ -109,3 +110,16 @@ def test_the_smallest_face_is_that_of_the_smallest_template_of_all_levels() -> N
     assert smallest(0.5, 4) == pytest.approx(smallest_b / 4)
     assert smallest(0.5, 1) == pytest.approx(smallest_a)
     assert smallest(0.25, 0.5) == pytest.approx(2 * smallest_a)
+
+
+def test_a_limit_of_heights_holds_where_another_level_takes_the_faces_beyond_it() -> None:
+    limits = (LevelHeights(1, 30, 100), LevelHeights(4, below=12))
+
+    def heights(*zooms: float) -> list[tuple[float, float]]:
+        return [level.heights for level in levels_for((400, 300), zooms, TEMPLATES, limits)]
+
+    everything = (0.0, math.inf)
+    assert heights(0.5, 1, 2, 4) == [everything, (30, 100), everything, (0, 12)]
+    assert heights(1, 4) == [(30, math.inf), (0, 12)]
+    assert heights(0.5, 1) == [everything, (0, 100)]
+    assert heights(4) == [everything]

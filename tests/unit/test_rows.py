@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -19,6 +20,7 @@ from tests.unit.row_samples import (
     make_unit,
 )
 from tinyface_core.archive.record import Record, UnitEnd
+from tinyface_core.detect.ellipse import from_targets
 from tinyface_core.errors import ErrorClass, InputError, PictureError, SettingsError, Stage
 from tinyface_core.picture.picture import Picture
 from tinyface_core.tables.rows import MESSAGE_CHARACTERS, RowBuilder, records_table, stop_table
@@ -174,3 +176,28 @@ def test_long_messages_are_cut() -> None:
     message = make_rows(UNIT, failing={0: error})["error_message"][0].as_py()
     assert len(message) == MESSAGE_CHARACTERS
     assert message.endswith("…")
+
+
+def test_regressed_ellipses_are_written_as_such_beside_inscribed_ones() -> None:
+    builder = RowBuilder(records_table(UNIT.name, [make_record(UNIT, i) for i in range(3)]))
+    plain, none = make_detections(2, seed=1), make_detections(0)
+    regressed = make_detections(3, seed=2)
+    targets_K5 = np.array([[0.1, 0.2, 0.3, -0.2, 0.5], [0, 0, -0.9, 0.9, -0.5], [0, 0, 0, 0, 0]], np.float32)
+    ellipses = from_targets(regressed.boxes_K4, targets_K5)
+    builder.add(0, Picture(RGB, "jpeg"), plain)
+    builder.add(1, Picture(RGB, "jpeg"), replace(regressed, ellipses=ellipses))
+    builder.add(
+        2, Picture(RGB, "jpeg"), replace(none, ellipses=from_targets(none.boxes_K4, np.empty((0, 5), np.float32)))
+    )
+    faces = builder.table()["faces"].to_pylist()
+    assert [[face["ellipse_source"] for face in of_picture] for of_picture in faces] == [
+        ["inscribed"] * 2,
+        ["regressed_features"] * 3,
+        [],
+    ]
+    for k, face in enumerate(faces[1]):
+        for name in ("cx", "cy", "major", "minor", "angle"):
+            assert face[f"ellipse_{name}"] == getattr(ellipses, f"{name}_K")[k]
+        assert face["ellipse_major"] >= face["ellipse_minor"]
+    for face in faces[0]:
+        assert face["ellipse_cx"] == pytest.approx((face["x1"] + face["x2"]) / 2, abs=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,15 @@ from PIL import Image
 
 from options import run_job
 from study import app
-from tests.toy_network import bright_detector, bright_picture, calibrated, cloudy_picture, toy_detector
-from tinyface_core.detect.detector import DetectOptions
+from tests.toy_network import FP32, bright_detector, bright_picture, calibrated, cloudy_picture, toy_detector
+from tinyface_core.detect.detector import DetectOptions, Detector
 from tinyface_core.errors import SettingsError
 from tinyface_core.evaluate.matching import Found, match
 from tinyface_core.evaluate.truth import joined
-from tinyface_core.model.checkpoint import save_checkpoint
+from tinyface_core.model.checkpoint import read_spec, save_checkpoint
 from tinyface_core.studies import levels as levels_module
 from tinyface_core.studies.level_boxes import LevelBoxes, Looked, load, look, save
-from tinyface_core.studies.level_choices import ANY, Choice, alone, chosen, limited, rows, told
+from tinyface_core.studies.level_choices import ANY, Choice, alone, as_limits, chosen, limited, rows, told
 from tinyface_core.studies.level_heights import EDGES_PX, Served, fitting, served, served_table
 from tinyface_core.templates import Template, TemplateSet
 
@@ -58,12 +59,18 @@ def test_boxes_with_and_without_regression_are_of_the_same_cells(tile_px: int) -
     assert 0.2 < growth_K2.min() < growth_K2.max() < 5
 
 
-def test_all_levels_with_regression_are_the_detector() -> None:
-    detector = toy_detector(DetectOptions(0.5, 0.3, (0.5, 1.0)))
+@pytest.mark.parametrize("heights", [{}, {0.5: (30.0, math.inf), 1.0: (0.0, 60.0)}])
+def test_the_detector_gives_what_a_row_promises(heights: dict[float, tuple[float, float]]) -> None:
+    """All levels with regression are the detector as it is; a row with limits is one whose checkpoint has them."""
+    choice = Choice("both", {0.5: ANY, 1.0: ANY} | heights)
+    network, spec = calibrated("mobilenet_v2")
+    spec = replace(spec, defaults=replace(spec.defaults, level_heights=as_limits(choice)))
+    detector = Detector(network, spec, FP32, DetectOptions(0.5, 0.3, (0.5, 1.0)))
     picture = cloudy_picture(231, 257, seed=4)
     expected = detector(picture)
     assert len(expected) > 5
-    ours = chosen(look(detector, picture, (0.5, 1.0)), Choice("both", {0.5: ANY, 1.0: ANY}), 0.3)
+    assert (len(expected) == len(toy_detector(DetectOptions(0.5, 0.3, (0.5, 1.0)))(picture))) == (not heights)
+    ours = chosen(look(detector, picture, (0.5, 1.0)), choice, 0.3)
     np.testing.assert_array_equal(ours.scores_K.astype(np.float32), expected.scores_K)
     corners_K4 = np.concatenate([ours.boxes_K4[:, :2], ours.boxes_K4[:, :2] + ours.boxes_K4[:, 2:]], axis=1)
     np.testing.assert_allclose(corners_K4, expected.boxes_K4, atol=1e-4)
@@ -221,6 +228,17 @@ def test_the_job_prints_keeps_and_goes_on(
     assert run_job(app, asked) == 0
     assert looked == ["p_2"]
     assert capsys.readouterr().out == text
+    assert run_job(app, [*asked, "--new", str(tmp_path / "new.safetensors")]) == 0
+    best = max(
+        (row for row in numbers["rows"] if row["regression"] and len(row["heights_px"]) == 3),
+        key=lambda row: row["average_precision"]["all valid"],
+    )
+    assert capsys.readouterr().out.endswith(f"new.safetensors: {best['levels']}\n")
+    kept = {
+        f"{one.zoom:g}": [one.least, one.below]
+        for one in read_spec(tmp_path / "new.safetensors").defaults.level_heights
+    }
+    assert kept == {zoom: limits for zoom, limits in best["heights_px"].items() if limits != [0, None]}
     assert run_job(app, [*asked[:-4], "--zooms", "1", "2"]) == 2
     assert "another model, floor or zooms" in capsys.readouterr().err
 

@@ -22,7 +22,8 @@ from tinyface_core.templates import TemplateSet
 class Candidates:
     """Boxes before NMS. boxes_K4 float32 xyxy, continuous px of the picture; scores_K 0..1; ids int64; zooms.
 
-    cell_K: int64, the cell's place in the (template, row, column) order of its level's whole image.
+    cell_K: int64, the cell's place in the (template, row, column) order of its level's whole image. ellipse_K5:
+    float32, the targets of `ellipse.py` against the box; None when the checkpoint has no regressor.
     """
 
     boxes_K4: Tensor
@@ -30,16 +31,19 @@ class Candidates:
     template_K: Tensor
     zoom_K: Tensor
     cell_K: Tensor
+    ellipse_K5: Tensor | None = None
 
     @classmethod
     def joined(cls, parts: list[Candidates]) -> Candidates:
         """All parts, in order."""
+        ellipses = [part.ellipse_K5 for part in parts if part.ellipse_K5 is not None]
         return cls(
             torch.cat([part.boxes_K4 for part in parts]),
             torch.cat([part.scores_K for part in parts]),
             torch.cat([part.template_K for part in parts]),
             torch.cat([part.zoom_K for part in parts]),
             torch.cat([part.cell_K for part in parts]),
+            torch.cat(ellipses) if ellipses else None,
         )
 
     def at(self, index: Tensor) -> Candidates:
@@ -50,6 +54,7 @@ class Candidates:
             self.template_K[index],
             self.zoom_K[index],
             self.cell_K[index],
+            None if self.ellipse_K5 is None else self.ellipse_K5[index],
         )
 
     def in_cell_order(self) -> Candidates:
@@ -80,6 +85,7 @@ class CellDecoder:
         tx_K, ty_K, tw_K, th_K = maps.offsets_NT4HW[0][output_K, :, row_K, column_K].float().unbind(1)
         template_K = logits_THW.new_tensor(level.templates, dtype=torch.long)[channel_K]
         width_K, height_K = self._sizes(logits_THW)[template_K].unbind(1)
+        ellipse_K5 = None if maps.ellipses is None else maps.ellipses.at(row_K, column_K)
 
         first = self.grid.centre + 0.5 if self.rule.first_centre_px is None else self.rule.first_centre_px
         row_K, column_K = row_K + first_cell[0], column_K + first_cell[1]
@@ -91,7 +97,10 @@ class CellDecoder:
         boxes_K4 = boxes_K4 / boxes_K4.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
         height, width = level.size.image_hw  # more than there are rows and columns of cells
         cell_K = (template_K * height + row_K) * width + column_K
-        return Candidates(boxes_K4, scores_K, template_K, torch.full_like(scores_K, level.zoom), cell_K)
+        zoom_K = torch.full_like(scores_K, level.zoom)
+        found = Candidates(boxes_K4, scores_K, template_K, zoom_K, cell_K, ellipse_K5)
+        height_K, (least, below) = boxes_K4[:, 3] - boxes_K4[:, 1], level.heights
+        return found.at((height_K >= least) & (height_K < below)) if level.heights != (0, math.inf) else found
 
     def _sizes(self, like: Tensor) -> Tensor:
         """(width, height) of each template in px of the level's image, (25, 2)."""

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from tinyface_core import boxes
 from tinyface_core.detect.decode import Candidates, CellDecoder
 from tinyface_core.detect.detections import Detections
+from tinyface_core.detect.ellipse import from_targets
 from tinyface_core.detect.pyramid import Level, Zooms, levels_for, smallest_face_px
 from tinyface_core.detect.resize import resize_region
 from tinyface_core.detect.runtime import Runtime, choose_runtime, give_memory_back, prepare
@@ -82,10 +83,9 @@ class Detector:
         if rgb_HW3.dtype != np.uint8 or rgb_HW3.ndim != 3 or rgb_HW3.shape[2] != 3 or 0 in rgb_HW3.shape:
             raise GeometryError(f"a picture is uint8 (H, W, 3), this is {rgb_HW3.dtype} {rgb_HW3.shape}.")
         picture_hw = (rgb_HW3.shape[0], rgb_HW3.shape[1])
-        levels = levels_for(picture_hw, self.zooms, self.spec.templates)
-        found = self.candidates(_as_tensor(rgb_HW3).to(self.runtime.device), levels)
-        found = found.at(boxes.area(boxes.clip(found.boxes_K4, picture_hw)) > 0)  # what lies outside suppresses nothing
-        found = found.at(boxes.nms(found.boxes_K4, found.scores_K, self.nms_iou))
+        levels = levels_for(picture_hw, self.zooms, self.spec.templates, self.spec.defaults.level_heights)
+        found = self.best(_as_tensor(rgb_HW3).to(self.runtime.device), levels)
+        regressed = None if found.ellipse_K5 is None else found.ellipse_K5.cpu().numpy()
         return Detections(
             boxes_K4=boxes.clip(found.boxes_K4, picture_hw).cpu().numpy(),
             scores_K=found.scores_K.cpu().numpy(),
@@ -93,7 +93,15 @@ class Detector:
             zoom_K=found.zoom_K.cpu().numpy(),
             zooms=tuple(level.zoom for level in levels),
             min_face_px=smallest_face_px(levels, self.spec.templates),
+            ellipses=None if regressed is None else from_targets(found.boxes_K4.cpu().numpy(), regressed),
         )
+
+    def best(self, rgb_HW3: Tensor, levels: list[Level]) -> Candidates:
+        """What one NMS over all levels leaves of the boxes that touch the picture; not clipped, best score first."""
+        found = self.candidates(rgb_HW3, levels)
+        picture_hw = (rgb_HW3.shape[0], rgb_HW3.shape[1])
+        found = found.at(boxes.area(boxes.clip(found.boxes_K4, picture_hw)) > 0)  # what lies outside suppresses nothing
+        return found.at(boxes.nms(found.boxes_K4, found.scores_K, self.nms_iou))
 
     def candidates(self, rgb_HW3: Tensor, levels: list[Level]) -> Candidates:
         """All boxes above the threshold before NMS, level by level, in an order that tiles do not change."""

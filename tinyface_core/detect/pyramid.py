@@ -7,11 +7,13 @@ No level is ever left out in silence: pictures of any size run every level, in t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from tinyface_core.errors import SettingsError
 from tinyface_core.geometry import LevelSize
+from tinyface_core.model.checkpoint import LevelHeights
 from tinyface_core.templates import TemplateSet
 
 Zooms = tuple[float, ...] | Literal["adaptive"]
@@ -19,18 +21,25 @@ Zooms = tuple[float, ...] | Literal["adaptive"]
 
 @dataclass(frozen=True)
 class Level:
-    """One showing of a picture. templates: 0-based ids that may fire here."""
+    """One showing of a picture. templates: 0-based ids that may fire here. heights: of its boxes, px of the picture,
+    from, up to below."""
 
     size: LevelSize
     templates: tuple[int, ...]
+    heights: tuple[float, float] = (0.0, math.inf)
 
     @property
     def zoom(self) -> float:
         return self.size.zoom
 
 
-def levels_for(picture_hw: tuple[int, int], zooms: Zooms, templates: TemplateSet) -> list[Level]:
+def levels_for(
+    picture_hw: tuple[int, int], zooms: Zooms, templates: TemplateSet, heights: Sequence[LevelHeights] = ()
+) -> list[Level]:
     """The levels of one picture, smallest zoom first; zooms as given, or the paper's adaptive ones.
+
+    heights: limits, each kept only where a level runs that takes the faces beyond it: a finer one for those that are
+    too low, a coarser one for those that are too high.
 
     Raises:
         SettingsError: no zooms, one that is no size, or one at which no template may fire.
@@ -38,7 +47,14 @@ def levels_for(picture_hw: tuple[int, int], zooms: Zooms, templates: TemplateSet
     chosen = adaptive_zooms(picture_hw, templates) if zooms == "adaptive" else zooms
     if not chosen or not all(0 < zoom < math.inf for zoom in chosen):
         raise SettingsError(f"zooms {chosen}: needed is one or more above 0 (1 shows the picture at its own size).")
-    return [Level(LevelSize(picture_hw, zoom), templates.at_zoom(zoom)) for zoom in sorted(set(chosen))]
+    limits = {one.zoom: one for one in heights}
+    levels = []
+    for zoom in sorted(set(chosen)):
+        limit = limits.get(zoom, LevelHeights(zoom))
+        least = limit.least if zoom < max(chosen) else 0.0
+        below = limit.below if limit.below is not None and zoom > min(chosen) else math.inf
+        levels.append(Level(LevelSize(picture_hw, zoom), templates.at_zoom(zoom), (least, below)))
+    return levels
 
 
 def adaptive_zooms(picture_hw: tuple[int, int], templates: TemplateSet) -> tuple[float, ...]:

@@ -34,7 +34,8 @@ class Tile:
         """The core's cells of the window's heat maps, and the (row, column) of the first one in the whole image."""
         rows = _cells(self.core.top, self.core.bottom, self.window.top, self.image_hw[0], stride)
         columns = _cells(self.core.left, self.core.right, self.window.left, self.image_hw[1], stride)
-        kept = HeatMaps(_cut(maps.logits_NTHW, rows, columns), _cut(maps.offsets_NT4HW, rows, columns))
+        ellipses = maps.ellipses and maps.ellipses.moved(rows.start, columns.start)
+        kept = HeatMaps(_cut(maps.logits_NTHW, rows, columns), _cut(maps.offsets_NT4HW, rows, columns), ellipses)
         return kept, (self.core.top // stride, self.core.left // stride)
 
 

@@ -40,17 +40,34 @@ class DecodingRule:
 
 
 @dataclass(frozen=True)
+class LevelHeights:
+    """Heights of boxes, px of the picture, that a level may give where others run beside it: from, up to below."""
+
+    zoom: float
+    least: float = 0.0
+    below: float | None = None
+
+
+@dataclass(frozen=True)
 class Defaults:
-    """What a run uses when nothing else is asked for. score: one false alarm a picture on the validation set."""
+    """What a run uses when nothing else is asked for. score: one false alarm a picture on the validation set.
+
+    level_heights: of levels that are good at some heights only, chosen on validation (jobs/study.py levels).
+    """
 
     score: float = 0.5
     nms_iou: float = 0.3
     zooms: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
+    level_heights: tuple[LevelHeights, ...] = ()
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything about a model but its weights; frozen, JSON in the checkpoint's metadata."""
+    """Everything about a model but its weights; frozen, JSON in the checkpoint's metadata.
+
+    ellipses: whether the file holds a regressor of ellipses, the tensors ellipse.weight (5, C) and ellipse.bias (5,);
+    C: the channels of all strides that have a head, finest first (1,536 of ResNet's strides 8 and 16).
+    """
 
     name: str
     version: str = "0"
@@ -60,6 +77,7 @@ class ModelSpec:
     decoding: DecodingRule = DecodingRule()
     defaults: Defaults = Defaults()
     advice: Advice | None = None
+    ellipses: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -69,12 +87,13 @@ _spec_json = pydantic.TypeAdapter(ModelSpec)
 def save_checkpoint(path: Path, network: HRNetwork, spec: ModelSpec, *, half: bool = True) -> None:
     """Writes weights and spec as one safetensors file.
 
-    half: filters in fp16; all vectors stay fp32: variances of ImageNet's ResNet-50 pass fp16's 65,504.
+    A regressor of ellipses that the spec does not name is left out: training has moved the features that it was for.
+    half: filters in fp16; all else stays fp32: variances of ImageNet's ResNet-50 pass fp16's 65,504.
     """
     state = {
-        name: tensor.detach().to("cpu", torch.float16 if half and tensor.ndim > 1 else torch.float32).contiguous()
+        name: tensor.detach().to("cpu", torch.float16 if half and tensor.ndim == 4 else torch.float32).contiguous()
         for name, tensor in network.state_dict().items()
-        if not name.endswith("num_batches_tracked")
+        if not name.endswith("num_batches_tracked") and (spec.ellipses or not name.startswith("ellipse."))
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(save(state, {"tinyface": _spec_json.dump_json(spec).decode()}))
@@ -89,7 +108,7 @@ def load_checkpoint(path: Path) -> tuple[HRNetwork, ModelSpec]:
     spec = read_spec(path)
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118
-    network = HRNetwork(spec.network)
+    network = HRNetwork(spec.network, ellipses=spec.ellipses)
     _check_fit(path, network.state_dict(), state)
     network.load_state_dict(state, strict=False)
     return network.eval(), spec
@@ -107,6 +126,11 @@ def is_checkpoint(path: Path) -> bool:
 def is_untrained(network: HRNetwork) -> bool:
     """Whether all heads are zero, as they are right after a conversion of ImageNet weights."""
     return not any(bool(head.get_parameter("weight").any()) for head in network.heads.values())
+
+
+def is_half(network: HRNetwork) -> bool:
+    """Whether all filters are what fp16 can hold: then saving by half changes nothing."""
+    return all(torch.equal(p, p.half().float()) for p in network.parameters() if p.ndim == 4)
 
 
 def read_spec(path: Path) -> ModelSpec:

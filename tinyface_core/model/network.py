@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinyface_core.geometry import CellGrid, multiple_above
+from tinyface_core.model.cells import AROUND, CellMap, Placed
 from tinyface_core.model.trunks import TrunkConfig, build_trunk
 
 WIDER_MEAN = (119.30, 110.55, 101.84)
+ELLIPSE_TARGETS = 5  # detect/ellipse.py says which
 
 
 @dataclass(frozen=True)
@@ -40,24 +42,29 @@ class HeatMaps:
     """Scores of all templates at all cells.
 
     logits_NTHW: (N, T, h, w). offsets_NT4HW: (N, T, 4, h, w), order tx, ty, tw, th in units of the template.
+    ellipses: the five targets of detect/ellipse.py at any cell of the first picture; None without a regressor.
     """
 
     logits_NTHW: Tensor
     offsets_NT4HW: Tensor
+    ellipses: CellMap | None = None
 
     @classmethod
-    def split(cls, scores_NCHW: Tensor) -> HeatMaps:
+    def split(cls, scores_NCHW: Tensor, ellipses: CellMap | None = None) -> HeatMaps:
         """From head outputs: channels 0..T-1 are logits, then T each of tx, ty, tw, th."""
         count, channels, height, width = scores_NCHW.shape
         templates = channels // 5
         offsets = scores_NCHW[:, templates:].reshape(count, 4, templates, height, width).transpose(1, 2)
-        return cls(scores_NCHW[:, :templates], offsets)
+        return cls(scores_NCHW[:, :templates], offsets, ellipses)
 
 
 class HRNetwork(nn.Module):
-    """Finds faces at one resolution. `grid` says where its output cells look, `halo_px` how far they see."""
+    """Finds faces at one resolution. `grid` says where its output cells look, `halo_px` how far they see.
 
-    def __init__(self, config: NetworkConfig) -> None:
+    ellipse: the regressor, from the features of all heads to the ellipse's targets; fitted offline, never trained.
+    """
+
+    def __init__(self, config: NetworkConfig, *, ellipses: bool = False) -> None:
         super().__init__()
         self.config = config
         self.trunk = build_trunk(config.trunk)
@@ -67,6 +74,8 @@ class HRNetwork(nn.Module):
         for head in self.heads.values():
             nn.init.zeros_(cast(nn.Conv2d, head).weight)
             nn.init.zeros_(cast(Tensor, head.bias))
+        regressor = nn.Linear(sum(channels.values()), ELLIPSE_TARGETS).requires_grad_(False) if ellipses else None
+        self.ellipse: nn.Module | None = regressor
 
     @property
     def grid(self) -> CellGrid:
@@ -78,7 +87,8 @@ class HRNetwork(nn.Module):
         """Pixels around a region that its cells may depend on, a multiple of the coarsest stride."""
         coarsest = self.strides[-1]
         reach = max(self.trunk.grids[s].reach + abs(self.trunk.grids[s].centre) for s in self.strides)
-        return multiple_above(reach + coarsest, coarsest)  # one more coarse cell: the enlargement's neighbour
+        around = 0 if self.ellipse is None else AROUND * self.strides[0]
+        return multiple_above(reach + around + coarsest, coarsest)  # one more coarse cell: the enlargement's neighbour
 
     def forward(self, image_N3HW: Tensor) -> HeatMaps:
         """Heat maps at the finest head's stride.
@@ -94,7 +104,20 @@ class HRNetwork(nn.Module):
         for stride in self.strides[1:]:
             coarse_NCHW = self.heads[str(stride)](features[stride])
             fine_NCHW = self._add_enlarged(fine_NCHW, coarse_NCHW, stride)
-        return HeatMaps.split(fine_NCHW)
+        return HeatMaps.split(fine_NCHW, self._ellipses(features))
+
+    def _ellipses(self, features: dict[int, Tensor]) -> CellMap | None:
+        """The regressor on the features of the first picture, each on the finest grid as its scores are."""
+        if self.ellipse is None:
+            return None
+        return CellMap(self.ellipse, tuple(self._placed(features[stride], stride) for stride in self.strides))
+
+    def _placed(self, features_NCHW: Tensor, stride: int) -> Placed:
+        grid, finest = self.trunk.grids[stride], self.grid
+        if stride == self.strides[0] or self.config.enlargement == "aligned":
+            return Placed(features_NCHW[:1], grid.position_on(finest, 0), finest.stride / stride)
+        # The 4-tap kernel is interpolation, too: it puts coarse cell j on 2 j + 1.5, less what is cut off before.
+        return Placed(features_NCHW[:1], self.config.crop[0] / 2 - 0.75, 0.5, repeat=False)
 
     def _add_enlarged(self, fine_NCHW: Tensor, coarse_NCHW: Tensor, stride: int) -> Tensor:
         if self.config.enlargement == "aligned":

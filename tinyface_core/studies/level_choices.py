@@ -16,6 +16,7 @@ import torch
 from tinyface_core import boxes
 from tinyface_core.errors import SettingsError
 from tinyface_core.evaluate.matching import Found
+from tinyface_core.model.checkpoint import LevelHeights
 from tinyface_core.studies.level_boxes import Looked
 
 Heights = tuple[float, float]  # px: from, up to below
@@ -49,6 +50,15 @@ def chosen(looked: Looked, choice: Choice, nms_iou: float) -> Found:
     corners_K4 = boxes.clip(boxes_K4[kept], looked.picture_hw).numpy().astype(np.float64)
     corners_K4[:, 2:] -= corners_K4[:, :2]  # to x, y, width, height
     return Found(corners_K4, scores_K[kept].numpy().astype(np.float64))
+
+
+def as_limits(choice: Choice) -> tuple[LevelHeights, ...]:
+    """As a checkpoint keeps them."""
+    return tuple(
+        LevelHeights(zoom, least, None if below == math.inf else below)
+        for zoom, (least, below) in choice.levels.items()
+        if (least, below) != ANY
+    )
 
 
 def alone(zoom: float) -> Choice:

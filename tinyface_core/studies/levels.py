@@ -89,6 +89,13 @@ class Levels:
     rows: tuple[Row, ...]
     served: Served
 
+    @property
+    def best(self) -> Choice:
+        """Of the rows that run every level, with regression, the one of the highest precision on all valid faces."""
+        most = max(len(row.choice.levels) for row in self.rows)
+        whole = [row for row in self.rows if row.choice.regression and len(row.choice.levels) == most]
+        return max(whole, key=lambda row: row.precision[ALL]).choice
+
 
 def study_levels(study: LevelStudy) -> Levels:
     """Computes what is missing in the folder, then judges every row.

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from tinyface_core.archive.record import Record, UnitEnd
 from tinyface_core.detect.detections import Detections
-from tinyface_core.detect.ellipse import inscribed
+from tinyface_core.detect.ellipse import Ellipses, inscribed
 from tinyface_core.errors import ErrorClass, InputError, PictureError, Stage
 from tinyface_core.picture.magic import format_of
 from tinyface_core.picture.picture import Picture
@@ -228,7 +228,8 @@ def _faces_column(outcomes: list[_Outcome | None], kind: pa.DataType) -> pa.Arra
     found = [detections for detections in each_N if detections is not None]
     lengths = [len(detections) if detections is not None else 0 for detections in each_N]
     boxes_K4 = np.concatenate([np.empty((0, 4), np.float32), *(each.boxes_K4 for each in found)])
-    ellipses = inscribed(boxes_K4)
+    ellipses = Ellipses.joined([each.ellipses or inscribed(each.boxes_K4) for each in found])
+    sources = ["inscribed" if each.ellipses is None else "regressed_features" for each in found]
     by_name = {
         **dict(zip(("x1", "y1", "x2", "y2"), np.ascontiguousarray(boxes_K4.T), strict=True)),
         "score": np.concatenate([np.empty(0, np.float32), *(each.scores_K for each in found)]),
@@ -239,7 +240,7 @@ def _faces_column(outcomes: list[_Outcome | None], kind: pa.DataType) -> pa.Arra
         "ellipse_major": ellipses.major_K,
         "ellipse_minor": ellipses.minor_K,
         "ellipse_angle": ellipses.angle_K,
-        "ellipse_source": pa.repeat(pa.scalar("inscribed"), len(boxes_K4)),
+        "ellipse_source": np.repeat(np.array(sources, object), [len(each) for each in found]),
     }
     fields = [kind.value_type.field(position) for position in range(kind.value_type.num_fields)]
     arrays = [pa.array(by_name[field.name], type=field.type) for field in fields]

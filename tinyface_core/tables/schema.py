@@ -75,7 +75,13 @@ _FACE_FIELDS = [
         "radians of the major axis in [0, pi), from +x towards +y (down); upright = pi/2",
         required=True,
     ),
-    _field("ellipse_source", _dictionary, "regressed_features, regressed_box or inscribed", required=True),
+    _field(
+        "ellipse_source",
+        _dictionary,
+        "regressed_features (by the checkpoint's regressor; may reach past the edge), "
+        "regressed_box, or inscribed (in the clipped box)",
+        required=True,
+    ),
 ]
 
 DETECTIONS_SCHEMA = pa.schema([_PICTURE_FIELDS[0], _COMMIT_FIELDS[1], *_FACE_FIELDS])
