@@ -1,0 +1,39 @@
+"""What a run decides before its first write, and says of it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from options import DetectArchive
+from prepare import asked_for, decide_anew
+from tests.toy_network import FP32, calibrated
+from tinyface_core.model.advice import Advice, HeightAdvice
+from tinyface_core.model.checkpoint import save_checkpoint
+from tinyface_core.storage import Storage
+
+ADVICE = Advice(7, "0.5 1", (0.3, 0.35, 0.4), (HeightAdvice("all", 11, (0.9, 0.85, 0.8), (0.5, 0.55, None)),))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    network, spec = calibrated("mobilenet_v2")
+    save_checkpoint(tmp_path / "m.safetensors", network, replace(spec, advice=ADVICE))
+    return tmp_path / "m.safetensors"
+
+
+def test_a_new_run_says_what_to_expect_of_its_score(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    storage = Storage()
+    job = DetectArchive(input=("in",), output="out", model=str(model), min_score=0.37, zooms=("1",))
+    decided = decide_anew(job, asked_for(job, storage), FP32, storage)
+    assert decided.settings["ellipses"] == "inscribed"
+    told = caplog.text
+    assert "what to expect of --min-score 0.37, by 7 labelled pictures at zooms 0.5 1 (this run: zooms 1)" in told
+    head, line = told.splitlines()[-2:]
+    assert "> 0.35*" in head
+    assert "85 % / 55 %" in line
+    assert line.endswith("11")
