@@ -33,7 +33,7 @@ class CropSettings:
 
     side_px: int = 320
     zooms: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
-    shares: tuple[float, ...] = (0.07, 0.17, 0.26, 0.40, 0.10)
+    shares: tuple[float, ...] = (0.07, 0.16, 0.24, 0.38, 0.15)
     zoom_jitter: float = 0.2
     face_share: float = 0.85
     face_px: tuple[float, float] = (14.0, 140.0)
