@@ -32,10 +32,11 @@ demo: $(STAMP)  ## find the faces of the bundled sample archive; the report lies
 test: test-unit test-integration  ## every test: unit, then integration (a Ray and an S3 server of their own)
 
 test-unit: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist worksteal tests/unit
+	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist worksteal -m "not slow" tests/unit
 
 test-integration: $(STAMP)
 	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist worksteal -m slow tests/unit
 
 check: check-format check-lint check-types check-layout  ## format, lint, types, layout
 

@@ -76,6 +76,7 @@ def test_nms_equals_plain_python(seed: int) -> None:
             assert nms(boxes_K4, scores_K, max_iou).tolist() == expected
 
 
+@pytest.mark.slow
 def test_nms_of_more_boxes_than_a_block_equals_plain_python() -> None:
     """Sparse, so that most survive and every block meets the next."""
     boxes_K4, scores_K = random_boxes(1500, seed=3, spread=900)
@@ -129,6 +130,7 @@ print(len(kept), peak_kib() - before, time.process_time() - begin)
 """
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_boxes_take_little_memory_and_time() -> None:
     """Of 10 to 2,000 px, a third of them kept. All pairs at once would be 40 GB; here under 200 MB and 30 CPU-s (3 s on
     an idle core)."""

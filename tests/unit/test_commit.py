@@ -216,6 +216,7 @@ def test_same_rows_again_keep_the_orphan_other_rows_replace_it(output: Output, m
     assert output.counts() == (8, 40)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     deaths=st.lists(
@@ -361,6 +362,7 @@ def test_a_half_written_file_of_a_dead_process_is_swept(output: Output, monkeypa
     assert len(output.files("images")) == len(output.files("detections")) == 1
 
 
+@pytest.mark.slow
 def test_sweeping_while_writing_loses_nothing(output: Output) -> None:
     """Writers redo units over and over, with rows that come back, while sweeps run: every record keeps its faces."""
     units = [make_unit(2, f"u{i}") for i in range(3)]

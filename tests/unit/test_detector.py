@@ -181,6 +181,7 @@ def test_nms_compares_boxes_before_clipping(monkeypatch: pytest.MonkeyPatch) -> 
     assert found_boxes(detector(bright_picture(37, 53))) == [[0, 0, 10, 30]] * 2
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_boxes_pass_and_no_number_of_faces_is_too_many() -> None:
     """25,600 faces of 8 px side by side, each found by four templates."""
     shapes = one_shape(*(Template(8, 8 + 0.1 * n, 1) for n in range(4)))
@@ -226,6 +227,7 @@ def test_arrays_that_torch_cannot_hold_give_the_same_and_stay_as_they_were() -> 
         np.testing.assert_array_equal(array, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("picture_hw", [(1, 1), (1, 500), (500, 1), (16, 3)])
 @pytest.mark.parametrize("name", ["resnet50", "resnet101", "vgg16", "mobilenet_v2"])
 def test_slivers_pass_through_every_trunk(

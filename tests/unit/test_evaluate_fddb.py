@@ -247,6 +247,7 @@ def test_equals_trying_all_matchings_at_every_threshold(seed: int) -> None:
     assert points(roc(there, turned)) == expected
 
 
+@pytest.mark.slow
 @needs_official
 def test_a_perfect_detector_has_rate_1_and_no_false_positives_on_the_real_annotation(tmp_path: Path) -> None:
     truth = read_truth(OFFICIAL)

@@ -338,6 +338,7 @@ def test_nothing_but_the_output(tmp_path: Path) -> None:
         listed(tmp_path, leave_out=[f"file://{tmp_path}/out"])
 
 
+@pytest.mark.slow
 def test_a_million_objects_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The listing keeps nothing of what it gave: what the store itself keeps is tested in test_storage.py."""
 

@@ -104,6 +104,7 @@ def file_of(tmp_path_factory: pytest.TempPathFactory, resnet50: Record) -> Calla
     return make
 
 
+@pytest.mark.slow
 # ------------------------------------------------------------------------------------------------------------- tests
 @pytest.mark.parametrize("trunk", ["resnet50", "resnet101", "vgg16"])
 def test_scores_equal_the_formats_own_forward_pass(trunk: str, file_of: Any) -> None:

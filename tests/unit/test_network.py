@@ -103,6 +103,7 @@ def mean_pool(
     return F.avg_pool2d(x, size, stride, padding, ceil_mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "back"),
     [

@@ -159,6 +159,7 @@ FAULTY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("faults")
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_child_that_fails_costs_exactly_its_picture(number: int) -> None:

@@ -191,6 +191,7 @@ def changes(old: Source, new: Source) -> Source | None:
     return replace(old, carried=new.carried) if old.carried != new.carried else None
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(listings=st.lists(st.lists(SOURCES, max_size=14), min_size=1, max_size=4), small=st.booleans())
 def test_any_sequence_of_listings_gives_what_the_model_gives(

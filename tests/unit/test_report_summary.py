@@ -193,6 +193,7 @@ class Repeating(Storage):
         return super().read(uri, version)
 
 
+@pytest.mark.slow
 def test_very_many_units_are_neither_listed_nor_kept_at_once(tmp_path: Path) -> None:
     """500 units' counts and futures would be 16 MB; what Python collects late is allowed for."""
     write_unit(tmp_path, "a", [picture(str(n), [9, 12]) for n in range(5)])

@@ -487,6 +487,7 @@ def test_s3_a_write_that_is_refused_stops_the_run(s3: Any) -> None:
         storage.write("s3://b/k", b"1")
 
 
+@pytest.mark.slow
 def test_s3_a_million_objects_list_in_bounded_memory(s3: Any) -> None:
     """A thousand pages of a thousand; nothing of a page is kept after it."""
     modified = datetime(2026, 1, 1, tzinfo=UTC)

@@ -118,6 +118,7 @@ def picture(hw: tuple[int, int]) -> Tensor:
     return torch.rand(3, *hw, generator=torch.Generator().manual_seed(5)) * 255
 
 
+@pytest.mark.slow
 # -------------------------------------------------------------------------------------------------- the port's files
 @pytest.mark.parametrize(
     ("trunk", "prefix", "whole"), [("resnet101", "model.", True), ("resnet50", "", False)], ids=["published", "bare"]
