@@ -22,6 +22,7 @@ from tests.toy_network import FP32, bright_detector, bright_picture, calibrated,
 from tinyface_core.detect.detector import DetectOptions, Detector
 from tinyface_core.detect.ellipse import Ellipses, around, from_targets, inscribed
 from tinyface_core.errors import CheckpointError, InputError
+from tinyface_core.evaluate.fddb_files import read_truth
 from tinyface_core.model.checkpoint import load_checkpoint, save_checkpoint
 from tinyface_core.templates import Template, TemplateSet
 from tinyface_core.train.data import AnnotatedPicture
@@ -33,7 +34,6 @@ from tinyface_core.train.fit_ellipses_truth import (
     Truth,
     annotated_ellipses,
     moved,
-    read_ellipses,
     tilted,
     turned_picture,
     turned_views,
@@ -139,9 +139,9 @@ def test_a_tilted_face_has_fddbs_shape_and_the_middle_and_area_of_its_box() -> N
 
 @pytest.mark.skipif(not FDDB.is_file(), reason="FDDB's annotation is not here")
 def test_the_shape_is_the_median_of_fddbs() -> None:
-    read = list(read_ellipses(FDDB))
-    ellipses_F5 = np.concatenate([ellipses_F5 for _, _, ellipses_F5 in read])
-    assert (len(read), len(ellipses_F5), {fold for _, fold, _ in read}) == (2845, 5171, set(range(1, 11)))
+    read = read_truth(FDDB)
+    ellipses_F5 = np.concatenate([faces.ellipses_F5 for faces in read.values()])
+    assert (len(read), len(ellipses_F5), {faces.fold for faces in read.values()}) == (2845, 5171, set(range(1, 11)))
     ratio_F = ellipses_F5[:, :2].max(axis=1) / ellipses_F5[:, :2].min(axis=1)
     assert np.median(ratio_F) == pytest.approx(AXIS_RATIO, abs=0.005)
 
@@ -277,13 +277,10 @@ def test_fddbs_own_files_are_read_and_what_is_none_is_named(tmp_path: Path) -> N
     (folder / "FDDB-fold-02-ellipseList.txt").write_text(
         "2002/a\n2\n67.3 44.5 -1.476 105.2 87.2  1\n41.9 27.0 1.47 184.0 129.3  1\n2002/b\n0\n"
     )
-    (name, fold, ellipses_F5), (_, _, none_F5) = read_ellipses(folder)
-    assert (name, fold, none_F5.shape) == ("2002/a", 2, (0, 5))
-    assert ellipses_F5.tolist() == [[67.3, 44.5, -1.476, 105.2, 87.2], [41.9, 27.0, 1.47, 184.0, 129.3]]
     (tmp_path / "2002").mkdir()
     Image.fromarray(cloudy_picture(200, 230)).save(tmp_path / "2002" / "a.jpg")
     (truth,) = annotated_ellipses(folder, tmp_path)
-    assert truth.fold == 1
+    assert truth.fold == 2
     assert truth.rgb_HW3.shape == (200, 230, 3)
     assert np.degrees(truth.ellipses.angle_K).tolist() == pytest.approx(np.degrees([math.pi - 1.476, 1.47]))
     with pytest.raises(InputError, match="none of the pictures"):
@@ -291,6 +288,6 @@ def test_fddbs_own_files_are_read_and_what_is_none_is_named(tmp_path: Path) -> N
     (folder / "FDDB-fold-03-ellipseList.txt").write_text("2002/a\n2\n67.3 44.5\n")
     for wrong in (folder, tmp_path, tmp_path / "none.jsonl"):
         with pytest.raises(InputError, match=str(wrong)):
-            list(read_ellipses(wrong))
+            list(annotated_ellipses(wrong, tmp_path))
     with pytest.raises(CheckpointError, match="cannot load it as YuNet"):
         EyeLines(tmp_path / "none.onnx")

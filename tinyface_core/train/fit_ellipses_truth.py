@@ -7,8 +7,6 @@ coordinates are those of detect/ellipse.py. Knows no detector of ours and no reg
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,11 +20,13 @@ from numpy.typing import NDArray
 from tinyface_core import boxes
 from tinyface_core.detect.ellipse import Ellipses, around
 from tinyface_core.errors import CheckpointError, InputError, PictureError
+from tinyface_core.evaluate.fddb_files import read_truth
 from tinyface_core.picture.decode import decode
 from tinyface_core.picture.picture import Limits
 from tinyface_core.train.data import AnnotatedPicture
 
 FOLDS = 10
+ENDINGS = (".jpg", ".jpeg", ".png")  # of pictures, which the annotation names without
 # Of FDDB's 5,171 ellipses, the median ratio of the axes. Their centre is that of the box around them: no offset.
 AXIS_RATIO = 1.51
 LEAST_FACE_PX = 40  # high: below, the eyes are too few pixels for a line
@@ -56,54 +56,22 @@ def annotated_ellipses(source: Path, pictures: Path, most: int | None = None) ->
     """FDDB's pictures with its ellipses, in the order of the annotation; those that are not there are left out.
 
     Args:
-        source: .jsonl or .jsonl.gz, an object a line: image, fold (1..10), ellipses [[major, minor, angle, x, y], ...];
-            or FDDB's own folder of FDDB-fold-NN-ellipseList.txt. pictures: the folder that the names begin at. most:
-            pictures that are taken; they are then spread over the whole annotation.
+        source: as evaluate/fddb_files.py reads it. pictures: the folder that the names begin at. most: pictures that
+            are taken; they are then spread over the whole annotation.
     Raises:
         InputError: not such an annotation, or none of its pictures is there.
     """
     there = []
-    for name, fold, ellipses_F5 in read_ellipses(source):
-        path = next((path for path in (pictures / name, pictures / f"{name}.jpg") if path.is_file()), None)
+    for place, (name, faces) in enumerate(read_truth(source).items()):
+        path = next((path for end in ENDINGS if (path := pictures / f"{name}{end}").is_file()), None)
         if path is not None:
-            there.append((path, fold, ellipses_F5))
+            there.append((path, (faces.fold or place) % FOLDS, faces.ellipses_F5))
     if not there:
         raise InputError(f"{pictures}: none of the pictures that {source} names is below it.")
     for place in np.linspace(0, len(there) - 1, min(most or len(there), len(there))).astype(int):
         path, fold, ellipses_F5 = there[place]
         major_F, minor_F, angle_F, x_F, y_F = ellipses_F5.T
-        yield Truth(_pixels(path), Ellipses.of_axes(np.stack([x_F, y_F, major_F, angle_F, minor_F])), fold - 1)
-
-
-def read_ellipses(source: Path) -> Iterator[tuple[str, int, NDArray[np.float64]]]:
-    """(picture, fold 1..10, major, minor, angle, x, y of each face (F, 5)) of an annotation, as `annotated_ellipses`.
-
-    Raises: InputError.
-    """
-    try:
-        if source.is_dir():
-            yield from _fold_lists(source)
-        else:
-            opened = gzip.open if source.suffix == ".gz" else open
-            with opened(source, "rt", encoding="utf-8") as file:
-                for line in file:
-                    one = json.loads(line)
-                    yield one["image"], int(one["fold"]), np.asarray(one["ellipses"], np.float64).reshape(-1, 5)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, StopIteration) as error:
-        raise InputError(f"{source}: not an annotation of ellipses ({type(error).__name__}: {error}).") from error
-
-
-def _fold_lists(folder: Path) -> Iterator[tuple[str, int, NDArray[np.float64]]]:
-    """A name, how many, then major, minor, angle, x, y and a 1 for each."""
-    files = sorted(folder.glob("FDDB-fold-*-ellipseList.txt"))
-    if not files:
-        raise InputError(f"{folder}: holds no FDDB-fold-NN-ellipseList.txt.")
-    for file in files:
-        lines = iter(file.read_text().split("\n"))
-        for name in lines:
-            if name.strip():
-                rows = [[float(word) for word in next(lines).split()[:5]] for _ in range(int(next(lines)))]
-                yield name.strip(), int(file.stem.split("-")[2]), np.array(rows, np.float64).reshape(-1, 5)
+        yield Truth(_pixels(path), Ellipses.of_axes(np.stack([x_F, y_F, major_F, angle_F, minor_F])), fold)
 
 
 class EyeLines:
