@@ -51,6 +51,26 @@ def nms(boxes_K4: Tensor, scores_K: Tensor, max_iou: float) -> Tensor:
     return torch.cat(kept) if kept else order_K
 
 
+def vote(boxes_K4: Tensor, scores_K: Tensor, kept_M: Tensor, min_iou: float) -> Tensor:
+    """Each kept box as the mean of all that overlap it by min_iou or more, itself among them, (M, 4).
+
+    An empty box stays. A box counts by (score x IoU) squared. Those that are not kept are not wasted: they say where the
+    edges lie (Gidaris and Komodakis, "Object detection via a multi-region and semantic segmentation-aware CNN model").
+    """
+    voted_M4 = boxes_K4[kept_M].clone()
+    left_K, top_K, right_K, bottom_K = boxes_K4.T.contiguous()
+    for group_G in _neighbours(voted_M4) if len(kept_M) else ():
+        group_G4 = boxes_K4[kept_M[group_G]]
+        left, top, right, bottom = (*group_G4[:, :2].amin(dim=0), *group_G4[:, 2:].amax(dim=0))
+        near_K = (left_K < right) & (right_K > left) & (top_K < bottom) & (bottom_K > top)
+        near = near_K.nonzero()[:, 0]
+        iou_GN = iou(group_G4, boxes_K4[near])
+        weight_GN = torch.where(iou_GN >= min_iou, (iou_GN * scores_K[near]) ** 2, 0.0)
+        total_G1 = weight_GN.sum(dim=1, keepdim=True)
+        voted_M4[group_G] = torch.where(total_G1 > 0, weight_GN @ boxes_K4[near] / total_G1, group_G4)
+    return voted_M4
+
+
 def _suppressed(boxes_N4: Tensor, winners_M4: Tensor, max_iou: float) -> Tensor:
     """Whether each of N boxes overlaps any winner by more than max_iou, (N,).
 

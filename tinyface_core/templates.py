@@ -58,6 +58,7 @@ _HALF_SIDES = (
     (9.66129999999998, 10.6161, 2),
 )
 PUBLISHED = tuple(Template.from_corners(-w, -h, w, h, s) for w, h, s in _HALF_SIDES)
+TINY = (Template(15.0, 18.5, 2), Template(12.0, 15.0, 2), Template(9.5, 12.0, 2))  # ours: faces of 9, 7.5 and 6 px
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,10 @@ class TemplateSet:
     def smallest_face_px(self, zoom: float) -> float:
         """Height in px of the original picture of the smallest template at this level."""
         return min(self.templates[i].height for i in self.at_zoom(zoom)) / zoom
+
+
+# The published 25, and at 2x three smaller ones: ids 25 to 27.
+WITH_TINY = TemplateSet((*PUBLISHED, *TINY), outputs=tuple(range(28)), b=tuple(range(18, 28)))
 
 
 def read_templates(file: Path) -> TemplateSet:

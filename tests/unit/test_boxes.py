@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tinyface_core import boxes
-from tinyface_core.boxes import area, clip, iou, nms
+from tinyface_core.boxes import area, clip, iou, nms, vote
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,6 +108,33 @@ def test_a_suppressed_box_suppresses_nothing() -> None:
     x_K = torch.arange(1500.0) * 5
     boxes_K4 = torch.stack([x_K, 0 * x_K, x_K + 10, 0 * x_K + 10], 1)
     assert nms(boxes_K4, -x_K, 0.3).tolist() == list(range(0, 1500, 2))
+
+
+def test_a_vote_by_hand() -> None:
+    """Two of the same face, 1 px apart along x: IoU 9/11. The kept one counts 0.9 squared, the other (0.6 x 9/11)
+    squared; one that overlaps less than 0.6 (5/15), and one far away, count nothing."""
+    boxes_K4 = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [5, 0, 15, 10], [40, 40, 50, 60]])
+    scores_K = torch.tensor([0.9, 0.6, 0.8, 0.5])
+    pull = (0.6 * 9 / 11) ** 2 / (0.9**2 + (0.6 * 9 / 11) ** 2)
+    voted = vote(boxes_K4, scores_K, torch.tensor([0, 3]), 0.6)
+    torch.testing.assert_close(voted, torch.tensor([[pull, 0, 10 + pull, 10], [40.0, 40, 50, 60]]))
+    torch.testing.assert_close(vote(boxes_K4, scores_K, torch.tensor([0, 3]), 1.0), boxes_K4[[0, 3]])
+    assert vote(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long), 0.6).shape == (0, 4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_vote_equals_plain_sums(seed: int) -> None:
+    """In any grouping of neighbours; an empty box that is kept stays where it is."""
+    boxes_K4, scores_K = (tensor.float() for tensor in random_boxes(150, seed))
+    kept_M = nms(boxes_K4, scores_K, 0.4)
+    iou_MK = iou(boxes_K4[kept_M], boxes_K4).double()
+    weight_MK = torch.where(iou_MK >= 0.5, (iou_MK * scores_K) ** 2, 0.0)
+    total_M1 = weight_MK.sum(dim=1, keepdim=True)
+    expected = torch.where(total_M1 > 0, weight_MK @ boxes_K4.double() / total_M1, boxes_K4[kept_M].double())
+    for group in (2, 16):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(boxes, "NMS_GROUP", group)
+            torch.testing.assert_close(vote(boxes_K4, scores_K, kept_M, 0.5).double(), expected, rtol=1e-5, atol=1e-4)
 
 
 MEASURE = """

@@ -173,6 +173,18 @@ def test_a_box_outside_the_picture_suppresses_nothing(monkeypatch: pytest.Monkey
     assert found.scores_K.tolist() == pytest.approx([0.8])
 
 
+def test_boxes_that_go_have_a_vote_where_the_checkpoint_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = bright_detector(one_shape(SMALL), options(1))
+    given = candidates_of(([10.0, 3, 20, 13], 0.8), ([11.0, 3, 21, 13], 0.8))  # IoU 9/11
+    monkeypatch.setattr(detector, "candidates", lambda *_: given)
+    assert found_boxes(detector(bright_picture(37, 53))) == [[10, 3, 20, 13]]
+    detector.spec = replace(detector.spec, defaults=replace(detector.spec.defaults, vote_iou=0.6))
+    pull = 81 / (81 + 121)
+    found = detector(bright_picture(37, 53))
+    assert found_boxes(found)[0] == pytest.approx([10 + pull, 3, 20 + pull, 13], abs=1e-4)
+    assert found.scores_K.tolist() == pytest.approx([0.8])
+
+
 def test_nms_compares_boxes_before_clipping(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clipped, these two would be the same."""
     detector = bright_detector(one_shape(SMALL), options(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +19,14 @@ from tinyface_core.detect.detector import DetectOptions, Detector
 from tinyface_core.errors import SettingsError
 from tinyface_core.evaluate.matching import Found, match
 from tinyface_core.evaluate.truth import joined
-from tinyface_core.model.checkpoint import read_spec, save_checkpoint
+from tinyface_core.model.checkpoint import Defaults, read_spec, save_checkpoint
 from tinyface_core.studies import levels as levels_module
 from tinyface_core.studies.level_boxes import LevelBoxes, Looked, load, look, save
 from tinyface_core.studies.level_choices import ANY, Choice, alone, as_limits, chosen, limited, rows, told
-from tinyface_core.studies.level_heights import EDGES_PX, Served, fitting, served, served_table
+from tinyface_core.studies.level_heights import EDGES_PX, best_limits, served, served_table
 from tinyface_core.templates import Template, TemplateSet
 
+NMS = Defaults(nms_iou=0.3)
 SMALL = TemplateSet((Template(24, 32, 1),), outputs=(0,), a=(0,), b=())
 
 
@@ -70,7 +72,7 @@ def test_the_detector_gives_what_a_row_promises(heights: dict[float, tuple[float
     expected = detector(picture)
     assert len(expected) > 5
     assert (len(expected) == len(toy_detector(DetectOptions(0.5, 0.3, (0.5, 1.0)))(picture))) == (not heights)
-    ours = chosen(look(detector, picture, (0.5, 1.0)), choice, 0.3)
+    ours = chosen(look(detector, picture, (0.5, 1.0)), choice, detector.spec.defaults)
     np.testing.assert_array_equal(ours.scores_K.astype(np.float32), expected.scores_K)
     corners_K4 = np.concatenate([ours.boxes_K4[:, :2], ours.boxes_K4[:, :2] + ours.boxes_K4[:, 2:]], axis=1)
     np.testing.assert_allclose(corners_K4, expected.boxes_K4, atol=1e-4)
@@ -97,20 +99,20 @@ def boxes_of(found: Found) -> list[list[float]]:
 
 
 def test_what_a_level_may_not_give_suppresses_nothing() -> None:
-    every = chosen(LOOKED, Choice("all", {1.0: ANY, 2.0: ANY}), 0.3)
+    every = chosen(LOOKED, Choice("all", {1.0: ANY, 2.0: ANY}), NMS)
     assert boxes_of(every) == [[0, 0, 20, 26], [100, 0, 10, 10], [50, 50, 10, 10]]
     assert every.scores_K == pytest.approx([0.9, 0.7, 0.3])
-    capped = chosen(LOOKED, Choice("capped", {1.0: ANY, 2.0: (0, 12)}), 0.3)
+    capped = chosen(LOOKED, Choice("capped", {1.0: ANY, 2.0: (0, 12)}), NMS)
     assert boxes_of(capped) == [[0, 0, 20, 30], [100, 0, 10, 10], [50, 50, 10, 10]]
-    tall = chosen(LOOKED, Choice("tall", {1.0: (30, math.inf), 2.0: (10, 26)}), 0.3)  # from, up to below
+    tall = chosen(LOOKED, Choice("tall", {1.0: (30, math.inf), 2.0: (10, 26)}), NMS)  # from, up to below
     assert boxes_of(tall) == [[0, 0, 20, 30], [100, 0, 10, 10]]
 
 
 def test_without_regression_the_templates_boxes_are_taken_and_clipped() -> None:
-    found = chosen(LOOKED, Choice("still", {1.0: ANY}, regression=False), 0.3)
+    found = chosen(LOOKED, Choice("still", {1.0: ANY}, regression=False), NMS)
     assert boxes_of(found) == [[0, 0, 5, 30], [10, 0, 20, 30], [60, 50, 10, 10]]
     nothing = Looked((100, 200), {1.0: level_of()})
-    assert boxes_of(chosen(nothing, Choice("none", {1.0: ANY}), 0.3)) == []
+    assert boxes_of(chosen(nothing, Choice("none", {1.0: ANY}), NMS)) == []
 
 
 def test_boxes_come_back_from_their_file_as_they_were(tmp_path: Path) -> None:
@@ -124,10 +126,20 @@ def test_boxes_come_back_from_their_file_as_they_were(tmp_path: Path) -> None:
             np.testing.assert_array_equal(getattr(back.levels[zoom], name), getattr(level, name))
 
 
+def test_the_boxes_that_are_kept_are_moved_by_the_others() -> None:
+    voting = replace(NMS, vote_iou=0.6)
+    (first, *_) = boxes_of(chosen(LOOKED, Choice("all", {1.0: ANY, 2.0: ANY}), voting))
+    pull = (0.8 * 26 / 30) ** 2 / (0.9**2 + (0.8 * 26 / 30) ** 2)  # 1x has 30 px, at IoU 26/30
+    assert first == pytest.approx([0, 0, 20, 26 + 4 * pull])
+    for choice in (Choice("no", {1.0: ANY, 2.0: ANY}, vote=False), Choice("all", {1.0: ANY, 2.0: ANY}, False)):
+        assert boxes_of(chosen(LOOKED, choice, voting)) == boxes_of(chosen(LOOKED, choice, NMS))
+
+
 def test_the_rows() -> None:
     made = rows((0.5, 1, 2, 4), (0.25, 0.5, 1, 2), ("4=0-12,0.5=80-",))
     assert [choice.name for choice in made if choice.regression] == [
         "0.5 1 2",
+        "0.5 1 2, no vote on boxes",
         "without 0.5",
         "without 1",
         "without 2",
@@ -137,12 +149,12 @@ def test_the_rows() -> None:
         "with 4 under 20 px",
         "4=0-12,0.5=80-",
     ]
-    assert [choice.name for choice in made if not choice.regression] == [c.name for c in made if c.regression]
+    assert [c.name for c in made if not c.regression] == [c.name for c in made if c.regression and c.vote]
     by_name = {choice.name: choice.levels for choice in made}
     assert by_name["without 1"] == {0.5: ANY, 2: ANY}
     assert by_name["with 4 under 12 px"] == {0.5: ANY, 1: ANY, 2: ANY, 4: (0, 12)}
     assert by_name["4=0-12,0.5=80-"] == {0.5: (80, math.inf), 1: ANY, 2: ANY, 4: (0, 12)}
-    assert [choice.name for choice in rows((1.0,), (1.0,))] == ["1", "1"]
+    assert [choice.name for choice in rows((1.0,), (1.0,))] == ["1", "1, no vote on boxes", "1"]
     assert alone(0.5) == Choice("0.5 alone", {0.5: ANY})
 
 
@@ -172,21 +184,22 @@ def test_heights_that_a_level_serves() -> None:
     assert by_height.precision[2.0][place_11] == pytest.approx(12 / 13)
     assert by_height.precision[2.0][place_50] == 0
     assert math.isnan(by_height.precision[1.0][0])
-    # Nobody knows of other heights: they are left to the neighbours.
-    assert fitting(by_height) == {1.0: (12 / 1.25, math.inf), 2.0: (0, 40 * 1.25)}
-    assert told(fitting(by_height)) == "1: 10 px and more, 2: 0-50 px"
     assert "| 40-70 px | 12 | **1.000** | 0.000 |" in served_table(by_height)
 
 
-def test_the_limits_of_a_level_end_where_another_is_better() -> None:
-    precision = {
-        0.5: np.zeros(len(EDGES_PX) - 1),
-        1.0: np.array([0, 0, 0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.9, 0.2]),
-        2.0: np.array([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.5, 0.5, 0.4, 0.1, 0.0]),
-    }
-    limits = fitting(Served(precision, np.full(len(EDGES_PX) - 1, 5)))
-    # 1x is within a tenth of the best from 20 px on (0.5 of 0.55), 2x up to 28 px.
-    assert limits == {1.0: (20 / 1.25, math.inf), 2.0: (0, 28 * 1.25)}
+def test_the_best_limits_are_looked_for_from_the_finest_level_on() -> None:
+    """2x is best up to 20 px (40 of its own), 1x up to 128 px whatever 2x does; 0.5x is the coarsest."""
+    tried: list[dict[float, tuple[float, float]]] = []
+
+    def judge(limits: Mapping[float, tuple[float, float]]) -> float:
+        tried.append(dict(limits))
+        return -abs(min(limits[2.0][1], 100) - 20) - abs(min(limits[1.0][1], 1000) - 128) / 1000
+
+    assert best_limits((0.5, 1.0, 2.0), judge) == {0.5: ANY, 1.0: (0, 128), 2.0: (0, 20)}
+    assert tried[0] == {0.5: ANY, 1.0: ANY, 2.0: ANY}
+    assert all(limits[2.0] == (0, 20) for limits in tried if limits[1.0] != ANY)
+    assert best_limits((1.0,), judge=lambda limits: 0.0) == {1.0: ANY}
+    assert told({1.0: ANY, 2.0: (0, 20)}) == "1: all, 2: 0-20 px"
 
 
 @pytest.fixture
@@ -231,7 +244,7 @@ def test_the_job_prints_keeps_and_goes_on(
     assert run_job(app, [*asked, "--new", str(tmp_path / "new.safetensors")]) == 0
     best = max(
         (row for row in numbers["rows"] if row["regression"] and len(row["heights_px"]) == 3),
-        key=lambda row: row["average_precision"]["all valid"],
+        key=lambda row: row["average_precision"]["all valid"],  # no official levels here
     )
     assert capsys.readouterr().out.endswith(f"new.safetensors: {best['levels']}\n")
     kept = {

@@ -290,7 +290,7 @@ def test_a_budget_of_nothing_is_refused(amounts: dict[str, float]) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_fit_their_networks(name: str, model: str) -> None:
     settings = preset(name, model)
-    assert settings.spec.network.outputs == len(settings.spec.templates.outputs) == {"fast": 15, "paper": 25}[name]
+    assert settings.spec.network.outputs == len(settings.spec.templates.outputs) == {"fast": 18, "paper": 25}[name]
     assert sum(settings.crops.shares) == pytest.approx(1)
     assert len(settings.crops.shares) == len(settings.crops.zooms)
 

@@ -10,6 +10,7 @@ import torch
 from tinyface_core.errors import CheckpointError
 from tinyface_core.model.checkpoint import find_bundled, save_checkpoint
 from tinyface_core.model.network import HRNetwork
+from tinyface_core.templates import PUBLISHED, Template, TemplateSet
 from tinyface_core.train.presets import preset
 from tinyface_core.train.start import starting_network
 
@@ -38,11 +39,28 @@ def test_a_checkpoint_of_the_same_preset_gives_all_its_weights() -> None:
     assert starting_network(FAST, bundled).heads["8"].weight.abs().max() > 0  # type: ignore[union-attr, operator]
 
 
+def test_a_template_that_a_checkpoint_lacks_begins_as_its_nearest() -> None:
+    bundled = find_bundled("hr-mobilenetv2")
+    assert bundled is not None
+    smaller = Template(width=18.0, height=20.0, resolution=2)  # the nearest is the last of the published
+    templates = TemplateSet(templates=(*PUBLISHED, smaller), outputs=tuple(range(26)), b=tuple(range(18, 26)))
+    wanted = preset("fast", "hr-mobilenetv2", templates)
+    published = preset("fast", "hr-mobilenetv2", TemplateSet())
+    old, new = starting_network(published, bundled).eval(), starting_network(wanted, bundled).eval()
+    with torch.no_grad():
+        image_N3HW = torch.randn(1, 3, 64, 96)
+        had, has = old(image_N3HW), new(image_N3HW)
+    torch.testing.assert_close(has.logits_NTHW[:, :-1], had.logits_NTHW)
+    torch.testing.assert_close(has.logits_NTHW[:, -1], had.logits_NTHW[:, -1])
+    torch.testing.assert_close(has.offsets_NT4HW[:, :-1], had.offsets_NT4HW)
+    torch.testing.assert_close(has.offsets_NT4HW[:, -1], had.offsets_NT4HW[:, -1])
+
+
 def test_what_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "bad.pth").write_bytes(b"no weights")
     with pytest.raises(CheckpointError, match=r"bad\.pth: not a state dict"):
         starting_network(FAST, tmp_path / "bad.pth")
-    other = preset("paper", "hr-mobilenetv2")
+    other = preset("fast", "hr-vgg16")
     save_checkpoint(tmp_path / "other.safetensors", HRNetwork(other.spec.network), other.spec)
     with pytest.raises(CheckpointError, match=r"other\.safetensors: .*another network"):
         starting_network(FAST, tmp_path / "other.safetensors")

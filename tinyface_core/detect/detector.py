@@ -7,7 +7,7 @@ Knows nothing of files, archives or Ray. Paper: section 4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,11 +97,18 @@ class Detector:
         )
 
     def best(self, rgb_HW3: Tensor, levels: list[Level]) -> Candidates:
-        """What one NMS over all levels leaves of the boxes that touch the picture; not clipped, best score first."""
+        """What one NMS over all levels leaves of the boxes that touch the picture, not clipped, best score first.
+
+        Where the checkpoint says so, the boxes that it takes away have a vote on those that stay.
+        """
         found = self.candidates(rgb_HW3, levels)
         picture_hw = (rgb_HW3.shape[0], rgb_HW3.shape[1])
         found = found.at(boxes.area(boxes.clip(found.boxes_K4, picture_hw)) > 0)  # what lies outside suppresses nothing
-        return found.at(boxes.nms(found.boxes_K4, found.scores_K, self.nms_iou))
+        kept = boxes.nms(found.boxes_K4, found.scores_K, self.nms_iou)
+        best, vote_iou = found.at(kept), self.spec.defaults.vote_iou
+        if vote_iou is None:
+            return best
+        return replace(best, boxes_K4=boxes.vote(found.boxes_K4, found.scores_K, kept, vote_iou))
 
     def candidates(self, rgb_HW3: Tensor, levels: list[Level]) -> Candidates:
         """All boxes above the threshold before NMS, level by level, in an order that tiles do not change."""

@@ -53,12 +53,14 @@ class Defaults:
     """What a run uses when nothing else is asked for. score: one false alarm a picture on the validation set.
 
     level_heights: of levels that are good at some heights only, chosen on validation (jobs/study.py levels).
+    vote_iou: a face's box is the mean of all that overlap it so much (boxes.vote); None: the best one as it is.
     """
 
     score: float = 0.5
     nms_iou: float = 0.3
     zooms: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
     level_heights: tuple[LevelHeights, ...] = ()
+    vote_iou: float | None = None
 
 
 @dataclass(frozen=True)

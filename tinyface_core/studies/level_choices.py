@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ import torch
 from tinyface_core import boxes
 from tinyface_core.errors import SettingsError
 from tinyface_core.evaluate.matching import Found
-from tinyface_core.model.checkpoint import LevelHeights
+from tinyface_core.model.checkpoint import Defaults, LevelHeights
 from tinyface_core.studies.level_boxes import Looked
 
 Heights = tuple[float, float]  # px: from, up to below
@@ -26,15 +26,16 @@ CAPS_PX = (12, 16, 20)  # of a level beyond the model's own, e.g. 4x
 
 @dataclass(frozen=True)
 class Choice:
-    """One row. levels: zoom -> heights of the boxes that it may give."""
+    """One row. levels: zoom -> heights of the boxes that it may give. vote: as the checkpoint has it, or not."""
 
     name: str
     levels: Mapping[float, Heights]
     regression: bool = True
+    vote: bool = True
 
 
-def chosen(looked: Looked, choice: Choice, nms_iou: float) -> Found:
-    """The faces of one picture, by the detector's own rule: one NMS over all levels, then clipped."""
+def chosen(looked: Looked, choice: Choice, defaults: Defaults) -> Found:
+    """The faces of one picture, by the detector's own rule: one NMS over all levels, a vote on boxes, then clipped."""
     found_boxes, found_scores = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.float32)]
     for zoom, (least, below) in choice.levels.items():
         level = looked.levels[zoom]
@@ -46,8 +47,10 @@ def chosen(looked: Looked, choice: Choice, nms_iou: float) -> Found:
     boxes_K4, scores_K = torch.from_numpy(np.concatenate(found_boxes)), torch.from_numpy(np.concatenate(found_scores))
     inside_K = boxes.area(boxes.clip(boxes_K4, looked.picture_hw)) > 0
     boxes_K4, scores_K = boxes_K4[inside_K], scores_K[inside_K]
-    kept = boxes.nms(boxes_K4, scores_K, nms_iou)
-    corners_K4 = boxes.clip(boxes_K4[kept], looked.picture_hw).numpy().astype(np.float64)
+    kept = boxes.nms(boxes_K4, scores_K, defaults.nms_iou)
+    vote_iou = defaults.vote_iou if choice.vote and choice.regression else None
+    best_K4 = boxes_K4[kept] if vote_iou is None else boxes.vote(boxes_K4, scores_K, kept, vote_iou)
+    corners_K4 = boxes.clip(best_K4, looked.picture_hw).numpy().astype(np.float64)
     corners_K4[:, 2:] -= corners_K4[:, :2]  # to x, y, width, height
     return Found(corners_K4, scores_K[kept].numpy().astype(np.float64))
 
@@ -67,7 +70,7 @@ def alone(zoom: float) -> Choice:
 
 
 def rows(zooms: Sequence[float], own: Sequence[float], asked: Sequence[str] = ()) -> list[Choice]:
-    """The table's rows, each with and without regression.
+    """The table's rows, each with and without regression; the first one with regression and no vote, too.
 
     Args:
         zooms: all levels that were computed. own: the model's usual ones: all of them, then without each; the others
@@ -82,7 +85,8 @@ def rows(zooms: Sequence[float], own: Sequence[float], asked: Sequence[str] = ()
         for cap in CAPS_PX:
             levels[f"with {more:g} under {cap} px"] = {**dict.fromkeys(base, ANY), more: (0.0, float(cap))}
     levels |= {text: limited(text, zooms) for text in asked}
-    return [choice for name, these in levels.items() for choice in both(name, these)]
+    first, *more_rows = [choice for name, these in levels.items() for choice in both(name, these)]
+    return [first, replace(first, name=f"{first.name}, no vote on boxes", vote=False), *more_rows]
 
 
 def both(name: str, levels: Mapping[float, Heights]) -> list[Choice]:

@@ -1,4 +1,5 @@
-"""Which face heights a pyramid level is good at: average precision of each height by each level alone.
+"""Which face heights a pyramid level is good at: average precision of each height by each level alone, and the search
+for limits of its boxes.
 
 False alarms count against a height only where their own boxes have it, as COCO judges sizes: a level that is limited
 to that height would have no others.
@@ -7,7 +8,7 @@ to that height would have no others.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -17,11 +18,10 @@ from numpy.typing import NDArray
 from tinyface_core.evaluate.curves import curve
 from tinyface_core.evaluate.matching import Matches
 from tinyface_core.evaluate.truth import Truth, height_name
-from tinyface_core.studies.level_choices import Heights
+from tinyface_core.studies.level_choices import ANY, Heights
 
 EDGES_PX = (0, 6, 8, 10, 12, 16, 20, 28, 40, 70, 140, 280, 10**6)
-NEAR_BEST = 0.9  # a level serves a height where it comes this near to the best level
-SLACK = 1.25  # boxes are up to this much higher or lower than the faces they find
+CAPS_PX = (40.0, 48.0, 56.0, 64.0, 72.0, 80.0, 96.0, 128.0)  # of the level, tried as the highest box that it may give
 
 
 @dataclass(frozen=True)
@@ -60,27 +60,19 @@ def _precision(truth: Truth, matches: Matches, group_F: NDArray[np.bool_], heigh
     return curve(truth, few, group_F).average_precision
 
 
-def fitting(by_height: Served) -> dict[float, Heights]:
-    """Limits of box heights for each level, px: from the lowest to the highest height that it serves, with SLACK.
+def best_limits(zooms: Sequence[float], judge: Callable[[Mapping[float, Heights]], float]) -> dict[float, Heights]:
+    """Up to which height each level's boxes are let through: what judges best, level by level, the finest first.
 
-    A height of which nothing is known (no faces, or none found by any level) is left to the levels that serve its
-    neighbour. Chosen on the very pictures that the table judges by, so its row is on the bright side, the more so the
-    fewer faces there are; levels that serve nothing are left out.
+    The coarsest level has no limit. CAPS_PX are tried; judge: limits of all levels -> how good they are, higher is
+    better. Found on the very pictures that the table judges by, so its row is on the bright side.
     """
-    zooms = list(by_height.precision)
-    precision_LH = np.nan_to_num(np.array([by_height.precision[zoom] for zoom in zooms]))
-    best_H = precision_LH.max(axis=0)
-    limits = {}
-    for zoom, precision_H in zip(zooms, precision_LH, strict=True):
-        served = np.flatnonzero((best_H > 0) & (precision_H >= NEAR_BEST * best_H))
-        if len(served):
-            first, last = int(served[0]), int(served[-1])
-            while first and best_H[first - 1] == 0:
-                first -= 1
-            while last + 1 < len(best_H) and best_H[last + 1] == 0:
-                last += 1
-            below = EDGES_PX[last + 1]
-            limits[zoom] = (EDGES_PX[first] / SLACK, math.inf if below == EDGES_PX[-1] else below * SLACK)
+    limits = dict.fromkeys(zooms, ANY)
+    best = judge(limits)
+    for zoom in sorted(zooms, reverse=True)[:-1]:
+        for cap_px in CAPS_PX:
+            tried = {**limits, zoom: (0.0, cap_px / zoom)}
+            if (value := judge(tried)) > best:
+                best, limits = value, tried
     return limits
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tinyface_core.studies.level_choices import told
-from tinyface_core.studies.level_heights import NEAR_BEST, SLACK, fitting, served_table
+from tinyface_core.studies.level_heights import served_table
 from tinyface_core.studies.levels import Levels, LevelStudy
 
 
@@ -16,11 +16,7 @@ def levels_table(found: Levels) -> str:
     for row in found.rows:
         values = " | ".join(f"{row.precision[name]:.3f}" for name in found.faces)
         lines.append(f"| {row.choice.name} | {'with' if row.choice.regression else 'without'} | {values} |")
-    rule = (
-        f"A level serves a height where it comes within {1 - NEAR_BEST:.0%} of the best level there. Limits of its "
-        f"boxes, a factor of {SLACK} wider: {told(fitting(found.served))}."
-    )
-    return "\n".join([*lines, "", served_table(found.served), "", rule])
+    return "\n".join([*lines, "", served_table(found.served), "", f"Limits that judge best: {told(found.limits)}."])
 
 
 def levels_json(found: Levels, study: LevelStudy) -> dict[str, object]:
@@ -35,6 +31,7 @@ def levels_json(found: Levels, study: LevelStudy) -> dict[str, object]:
                 "levels": row.choice.name,
                 "heights_px": {f"{zoom:g}": _limits(*limits) for zoom, limits in row.choice.levels.items()},
                 "regression": row.choice.regression,
+                "vote": row.choice.vote and row.choice.regression,
                 "average_precision": {name: round(value, 4) for name, value in row.precision.items()},
             }
             for row in found.rows
@@ -47,7 +44,7 @@ def levels_json(found: Levels, study: LevelStudy) -> dict[str, object]:
             ]
             for zoom, precision_H in found.served.precision.items()
         },
-        "fitting_px": {f"{zoom:g}": _limits(*limits) for zoom, limits in fitting(found.served).items()},
+        "limits_px": {f"{zoom:g}": _limits(*limits) for zoom, limits in found.limits.items()},
     }
 
 

@@ -27,16 +27,16 @@ from tinyface_core.evaluate.curves import curve
 from tinyface_core.evaluate.matching import Found, match
 from tinyface_core.evaluate.truth import ALL, HEIGHTS_PX, LEVELS, Truth, height_name, read_truth
 from tinyface_core.labels.forms import read_lines
-from tinyface_core.model.checkpoint import file_hash, find_bundled, read_spec
+from tinyface_core.model.checkpoint import Defaults, file_hash, find_bundled, read_spec
 from tinyface_core.picture.decode import decode
 from tinyface_core.picture.picture import Picture
 from tinyface_core.studies.level_boxes import load, look, save
-from tinyface_core.studies.level_choices import Choice, alone, both, chosen, rows
-from tinyface_core.studies.level_heights import Served, fitting, served
+from tinyface_core.studies.level_choices import Choice, Heights, alone, both, chosen, rows
+from tinyface_core.studies.level_heights import Served, best_limits, served
 
 log = logging.getLogger(__name__)
 ZOOMS = (0.25, 0.5, 1.0, 2.0, 4.0)
-FITTED = "each level at the heights it is good at"
+LIMITED = "each level up to its best height"
 _SETTINGS = "settings.json"
 _Given = TypeVar("_Given")
 _Made = TypeVar("_Made")
@@ -82,19 +82,26 @@ class Row:
 
 @dataclass(frozen=True)
 class Levels:
-    """The study's result. faces: in each group. served: what each level finds alone, by height."""
+    """The study's result. faces: in each group. served: what each level finds alone. limits: those that judge best."""
 
     pictures: int
     faces: Mapping[str, int]
     rows: tuple[Row, ...]
     served: Served
+    limits: Mapping[float, Heights]
 
     @property
     def best(self) -> Choice:
-        """Of the rows that run every level, with regression, the one of the highest precision on all valid faces."""
+        """Of the rows that run every level, with regression, the one of the highest worth."""
         most = max(len(row.choice.levels) for row in self.rows)
         whole = [row for row in self.rows if row.choice.regression and len(row.choice.levels) == most]
-        return max(whole, key=lambda row: row.precision[ALL]).choice
+        return max(whole, key=lambda row: worth(row.precision)).choice
+
+
+def worth(precision: Mapping[str, float]) -> float:
+    """One figure of a row: the mean precision of the official levels, where there are any, and of all valid faces."""
+    values = [precision[name] for name in (*LEVELS, ALL) if name in precision]
+    return sum(values) / len(values)
 
 
 def study_levels(study: LevelStudy) -> Levels:
@@ -118,16 +125,18 @@ def study_levels(study: LevelStudy) -> Levels:
             log.info("%s: boxes kept (%d of %d)", name, place, len(missing))
 
         def found(choice: Choice) -> dict[str, Found]:
-            work = partial(_choose, choice, spec.defaults.nms_iou)
+            work = partial(_choose, choice, spec.defaults)
             of_pictures = _each(pool, work, [study.boxes_of(name) for name in truth.names])
             return dict(zip(truth.names, of_pictures, strict=True))
 
         by_height = served(truth, {zoom: match(truth, found(alone(zoom))) for zoom in zooms})
-        if fitted := fitting(by_height):
-            choices += both(FITTED, fitted)
+        limits = best_limits(
+            zooms, lambda tried: worth(_judged(truth, found(Choice(LIMITED, tried, vote=False)), (*LEVELS, ALL)))
+        )
+        choices += both(LIMITED, limits)
         judged = tuple(Row(choice, _judged(truth, found(choice))) for choice in choices)
     faces = {name: int(truth.groups()[name].sum()) for name in _shown(truth)}
-    return Levels(len(truth.names), faces, judged, by_height)
+    return Levels(len(truth.names), faces, judged, by_height, limits)
 
 
 def _claim(study: LevelStudy, zooms: Sequence[float]) -> None:
@@ -163,8 +172,8 @@ def _look_at(study: LevelStudy, given: tuple[str, Path]) -> str:
     return name
 
 
-def _choose(choice: Choice, nms_iou: float, file: Path) -> Found:
-    return chosen(load(file), choice, nms_iou)
+def _choose(choice: Choice, defaults: Defaults, file: Path) -> Found:
+    return chosen(load(file), choice, defaults)
 
 
 @contextmanager
@@ -191,6 +200,7 @@ def _shown(truth: Truth) -> list[str]:
     return [name for name in names if name in groups and groups[name].any()]
 
 
-def _judged(truth: Truth, found: Mapping[str, Found]) -> dict[str, float]:
+def _judged(truth: Truth, found: Mapping[str, Found], only: Sequence[str] | None = None) -> dict[str, float]:
     matches, groups = match(truth, found), truth.groups()
-    return {name: curve(truth, matches, groups[name]).average_precision for name in _shown(truth)}
+    names = [name for name in _shown(truth) if only is None or name in only]
+    return {name: curve(truth, matches, groups[name]).average_precision for name in names}

@@ -36,7 +36,7 @@ class CropSettings:
     shares: tuple[float, ...] = (0.07, 0.16, 0.24, 0.38, 0.15)
     zoom_jitter: float = 0.2
     face_share: float = 0.85
-    face_px: tuple[float, float] = (14.0, 140.0)
+    face_px: tuple[float, float] = (10.0, 140.0)
     middle: float = 0.8
     flip: float = 0.5
     colour: float = 0.2

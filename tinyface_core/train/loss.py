@@ -18,10 +18,15 @@ from torch.nn import functional as F
 from tinyface_core.model.network import HeatMaps, HRNetwork
 from tinyface_core.train.targets import IGNORED, NEGATIVE, POSITIVE
 
+_LOG_SIDE = 4.0  # of a box against its template, at most, so that a bad start does not overflow
+
 
 @dataclass(frozen=True)
 class LossSettings:
-    """prior: score that the heads start with; None: zero bias, so 0.5. beta: where smooth L1 turns linear.
+    """prior: score that the heads start with; None: zero bias, so 0.5.
+
+    boxes: "huber" on each offset, linear from beta on, or "giou" (Rezatofighi et al. 2019) on the box as a whole;
+    box_weight against the labels.
 
     focal: alpha, gamma; label_weight against the boxes; divided by the positives. mined: cells with a loss under
     easy_under are left out, of the others at most mined_each positives and negatives a crop, drawn at random;
@@ -30,6 +35,8 @@ class LossSettings:
 
     kind: Literal["focal", "mined"] = "focal"
     prior: float | None = 0.01
+    boxes: Literal["huber", "giou"] = "huber"
+    box_weight: float = 1.0
     beta: float = 0.1
     alpha: float = 0.25
     gamma: float = 2.0
@@ -73,13 +80,35 @@ def loss_of(
     logits_NTHW, share = maps.logits_NTHW.float(), max(1.0, share)
     n, t, y, x = cells_P4.unbind(1)
     found_P4 = maps.offsets_NT4HW[n, t, :, y, x].float()
-    boxes_P = F.smooth_l1_loss(found_P4, offsets_P4, beta=settings.beta, reduction="none").sum(dim=1)
+    if settings.boxes == "giou":
+        boxes_P = 1 - _giou(found_P4, offsets_P4)
+    else:
+        boxes_P = F.smooth_l1_loss(found_P4, offsets_P4, beta=settings.beta, reduction="none").sum(dim=1)
+    boxes_P = settings.box_weight * boxes_P
     if settings.kind == "focal":
         labels = settings.label_weight * _focal(logits_NTHW, labels_NTHW, settings).sum()
         return Loss(labels / share, boxes_P.sum() / share)
     logistic_NTHW, mined_NTHW = _mined(logits_NTHW, labels_NTHW, settings, generator)
     boxes = (boxes_P * mined_NTHW[n, t, y, x]).sum()
     return Loss((logistic_NTHW * mined_NTHW).sum() / share, boxes / share)
+
+
+def _giou(found_P4: Tensor, offsets_P4: Tensor) -> Tensor:
+    """Generalised IoU of the boxes that two sets of offsets mean, (P,), in -1..1.
+
+    In units of the template's sides: all areas of a pair shrink alike, so their ratios are those of pixels.
+    """
+    (low_P2, high_P2), (low_to_P2, high_to_P2) = _corners(found_P4), _corners(offsets_P4)
+    inter_P = (torch.minimum(high_P2, high_to_P2) - torch.maximum(low_P2, low_to_P2)).clamp(min=0).prod(dim=1)
+    union_P = (high_P2 - low_P2).prod(dim=1) + (high_to_P2 - low_to_P2).prod(dim=1) - inter_P
+    around_P = (torch.maximum(high_P2, high_to_P2) - torch.minimum(low_P2, low_to_P2)).prod(dim=1)
+    return inter_P / union_P - (around_P - union_P) / around_P
+
+
+def _corners(offsets_P4: Tensor) -> tuple[Tensor, Tensor]:
+    """Left top and right bottom, seen from the cell, in units of the template's sides."""
+    half_P2 = offsets_P4[:, 2:].clamp(max=_LOG_SIDE).exp() / 2
+    return offsets_P4[:, :2] - half_P2, offsets_P4[:, :2] + half_P2
 
 
 def _focal(logits_NTHW: Tensor, labels_NTHW: Tensor, settings: LossSettings) -> Tensor:

@@ -14,7 +14,7 @@ from tinyface_core.errors import SettingsError
 from tinyface_core.model.checkpoint import Defaults, ModelSpec
 from tinyface_core.model.network import NetworkConfig
 from tinyface_core.model.trunks import TrunkConfig
-from tinyface_core.templates import TemplateSet
+from tinyface_core.templates import WITH_TINY, TemplateSet
 from tinyface_core.train.crops import CropSettings
 from tinyface_core.train.loss import LossSettings
 from tinyface_core.train.optimise import OptimiserSettings
@@ -57,7 +57,8 @@ def fast(spec: ModelSpec) -> TrainSettings:
     """jobs/train.py --preset fast --hours 8: face-centred crops, focal loss, AdamW, the A and B templates only."""
     used = tuple(sorted({*spec.templates.a, *spec.templates.b}))
     templates = replace(spec.templates, outputs=used)
-    return TrainSettings(replace(spec, network=replace(spec.network, outputs=len(used)), templates=templates))
+    spec = replace(spec, network=replace(spec.network, outputs=len(used)), templates=templates)
+    return TrainSettings(spec, loss=LossSettings(boxes="giou", box_weight=4.0))
 
 
 def paper(spec: ModelSpec) -> TrainSettings:
@@ -103,11 +104,15 @@ def paper(spec: ModelSpec) -> TrainSettings:
 PRESETS: dict[str, Callable[[ModelSpec], TrainSettings]] = {"fast": fast, "paper": paper}
 
 
-def preset(name: str, model: str = "hr-resnet50", templates: TemplateSet = TemplateSet()) -> TrainSettings:
+TEMPLATES: dict[str, TemplateSet] = {"fast": WITH_TINY, "paper": TemplateSet()}  # where no others are asked for
+
+
+def preset(name: str, model: str = "hr-resnet50", templates: TemplateSet | None = None) -> TrainSettings:
     """The preset of this name for a model of MODELS. Raises SettingsError when there is none."""
     for what, given, known in (("preset", name, PRESETS), ("model", model, MODELS)):
         if given not in known:
             raise SettingsError(f"{what} {given!r} is not known; known are {', '.join(known)}.")
+    templates = templates or TEMPLATES[name]
     network = replace(MODELS[model], outputs=len(templates.outputs))
-    spec = ModelSpec(model, network=network, templates=templates, defaults=Defaults(nms_iou=0.4))
+    spec = ModelSpec(model, network=network, templates=templates, defaults=Defaults(nms_iou=0.4, vote_iou=0.6))
     return PRESETS[name](spec)
