@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from options import job_app, refuse_unwritable, run_job
+from options import StorageFlags, job_app, refuse_unwritable, run_job
 from tinyface_core.errors import InputError
 from tinyface_core.evaluate.advise import write_advised
 from tinyface_core.evaluate.errors_report import write_errors
@@ -23,84 +25,93 @@ from tinyface_core.evaluate.fddb_files import is_fddb
 from tinyface_core.evaluate.matching import Found, match
 from tinyface_core.evaluate.peers import run_yunet
 from tinyface_core.evaluate.report import as_json, judge, table, write_curves
-from tinyface_core.evaluate.results import read_output, read_settings, read_text, write_text
+from tinyface_core.evaluate.results import on_disk, read_output, read_settings, read_text, write_text
 from tinyface_core.evaluate.truth import Truth, read_truth
+from tinyface_core.storage import Storage
 
 YUNET = "YuNet at 1x and 2x"
 app = job_app("evaluate.py", __doc__ or "")
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How results are judged, and what is left of it."""
+
+    truth: Path
+    "WIDER's ground truth (folder with wider_face_val.mat, ...), other annotations (no levels), or FDDB's folds."
+    report: Path | None = None
+    "Folder for the curves, CSV and PNG, and, in errors/, the error analysis of each result."
+    text: Path | None = None
+    "Folder for the (first) results in WIDER's, or FDDB's, text form."
+    yunet: Path | None = None
+    "YuNet's ONNX file: run here, on the same pictures, at 1x and 2x, and judged beside the results."
+    pictures: Path | None = None
+    "Folder of the pictures, for --yunet and for the contact sheet of false positives."
+    samples: int = 1000
+    "Of the bootstrap over pictures."
+    advise: tuple[Path, Path] | None = None
+    "MODEL NEW: writes MODEL, which made the (first) results, as NEW with what to expect at each score and height."
+    json_file: Annotated[Path | None, Parameter("--json")] = None
+    "File for the numbers."
+    storage: StorageFlags = StorageFlags()
+
+
 @app.default
-def evaluate(
-    *results: Path,
-    truth: Path,
-    report: Path | None = None,
-    text: Path | None = None,
-    yunet: Path | None = None,
-    pictures: Path | None = None,
-    samples: int = 1000,
-    advise: tuple[Path, Path] | None = None,
-    json_file: Annotated[Path | None, Parameter("--json")] = None,
-) -> None:
+def evaluate(*results: str, options: Options) -> None:
     """Prints average precision with 95 % intervals for each group of faces.
 
     Parameters
     ----------
     results
-        Outputs of detect_archive.py, or folders of WIDER's or FDDB's text results; NAME=FOLDER names one in the table.
-    truth
-        WIDER's ground truth (a folder with wider_face_val.mat, wider_easy_val.mat, ...), or annotations in another form
-        (docs/training.md), which have no levels; or FDDB's folder of folds, for FDDB's protocol.
-    report
-        Folder for the curves, CSV and PNG, and, in errors/, the error analysis of each result.
-    text
-        Folder for the (first) results in WIDER's, or FDDB's, text form.
-    yunet
-        YuNet's ONNX file: run here, on the same pictures, at 1x and 2x, and judged beside the results.
-    pictures
-        Folder of the pictures, for --yunet and for the contact sheet of false positives.
-    samples
-        Of the bootstrap over pictures.
-    advise
-        MODEL NEW: writes the checkpoint MODEL, which made the (first) results, as NEW, with what to expect at each
-        score and height, and the score of one false alarm a picture as its default.
+        Outputs of detect_archive.py, or folders of WIDER's or FDDB's text results, on disk or by url; NAME=FOLDER names
+        one in the table.
     """
     if not results:
         raise InputError("no results: name one or more outputs of detect_archive.py.")
-    refuse_unwritable("--json", json_file)
-    refuse_unwritable("--advise", advise[1] if advise else None)
-    if is_fddb(truth):
-        if yunet is not None or advise is not None:
-            raise InputError("--yunet and --advise need annotated boxes, not FDDB's ellipses.")
-        judged = judge_fddb(truth, dict(map(_named, results)), report=report, text=text)
-        print(judged.text)
-        if json_file is not None:
-            json_file.write_text(json.dumps(judged.numbers, indent=1) + "\n")
-        return
-    found = {name: _read(folder) for name, folder in map(_named, results)}
-    annotated = read_truth(truth)
-    if yunet is not None:
-        found[YUNET] = _yunet(yunet, pictures, annotated, set(next(iter(found.values()))))
-    together = set.intersection(*(set(of) for of in found.values()))
-    judged_on = annotated.only(together)
-    print(f"{len(judged_on.names)} pictures; average precision (95 % of {samples} bootstrap samples over pictures)\n")
-    by_detector = {name: judge(judged_on, match(judged_on, of), samples=samples) for name, of in found.items()}
-    print(table(by_detector))
-    if report is not None:
-        write_curves(by_detector, report)
-        print(_errors(judged_on, found, report / "errors", _files(pictures)))
-    if json_file is not None:
-        json_file.write_text(json.dumps(as_json(by_detector), indent=1) + "\n")
-    if text is not None:
-        write_text(next(iter(found.values())), text)
-    if advise is not None:
-        name, output = _named(results[0])
-        print(f"\n{write_advised(*advise, judged_on, match(judged_on, found[name]), read_settings(output))}")
+    refuse_unwritable("--json", options.json_file)
+    refuse_unwritable("--advise", options.advise[1] if options.advise else None)
+    storage = Storage(options.storage.options())
+    with ExitStack() as stack:
+        folders = {name: stack.enter_context(on_disk(place, storage)) for name, place in map(_named, results)}
+        text, numbers = _fddb(folders, options) if is_fddb(options.truth) else _wider(folders, options)
+    print(text)
+    if options.json_file is not None:
+        options.json_file.write_text(json.dumps(numbers, indent=1) + "\n")
 
 
-def _named(given: Path) -> tuple[str, Path]:
-    name, equals, folder = str(given).partition("=")
-    return (name, Path(folder)) if equals and not given.exists() else (given.name, given)
+def _fddb(results: dict[str, Path], options: Options) -> tuple[str, Any]:
+    """What to print, and the numbers. Raises: InputError."""
+    if options.yunet is not None or options.advise is not None:
+        raise InputError("--yunet and --advise need annotated boxes, not FDDB's ellipses.")
+    judged = judge_fddb(options.truth, results, report=options.report, text=options.text)
+    return judged.text, judged.numbers
+
+
+def _wider(results: dict[str, Path], options: Options) -> tuple[str, Any]:
+    """What to print, and the numbers. Raises: InputError."""
+    found = {name: _read(folder) for name, folder in results.items()}
+    first, annotated = next(iter(results)), read_truth(options.truth)
+    if options.yunet is not None:
+        found[YUNET] = _yunet(options.yunet, options.pictures, annotated, set(found[first]))
+    truth = annotated.only(set.intersection(*(set(of) for of in found.values())))
+    by_detector = {name: judge(truth, match(truth, of), samples=options.samples) for name, of in found.items()}
+    sampled = f"average precision (95 % of {options.samples} bootstrap samples over pictures)"
+    told = [f"{len(truth.names)} pictures; {sampled}\n", table(by_detector)]
+    if options.report is not None:
+        write_curves(by_detector, options.report)
+        told.append(_errors(truth, found, options.report / "errors", _files(options.pictures)))
+    if options.text is not None:
+        write_text(found[first], options.text)
+    if options.advise is not None:
+        settings = read_settings(results[first])
+        told.append(f"\n{write_advised(*options.advise, truth, match(truth, found[first]), settings)}")
+    return "\n".join(told), as_json(by_detector)
+
+
+def _named(given: str) -> tuple[str, str]:
+    name, equals, folder = given.partition("=")
+    return (name, folder) if equals and "/" not in name and not Path(given).exists() else (Path(given).name, given)
 
 
 def _read(folder: Path) -> dict[str, Found]:

@@ -40,7 +40,7 @@ class TrainJob:
     start_from: Annotated[str | None, Parameter(group=_WHAT)] = None
     "A bundled model, or path or url: a checkpoint of ours, or ImageNet weights for the trunk."
     templates: Annotated[Path | None, Parameter(group=_WHAT)] = None
-    "JSON file of jobs/fit_templates.py; None: the published 25, with three smaller ones in `fast`."
+    "JSON file of jobs/fit_templates.py; None: the published 25, of which `fast` has three replaced by smaller ones."
     hours: Annotated[float | None, Parameter(group=_HOW)] = None
     "Time at work that the schedule is fitted to; pauses do not count."
     crops: Annotated[int | None, Parameter(group=_HOW)] = None

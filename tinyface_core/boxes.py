@@ -54,7 +54,7 @@ def nms(boxes_K4: Tensor, scores_K: Tensor, max_iou: float) -> Tensor:
 def vote(boxes_K4: Tensor, scores_K: Tensor, kept_M: Tensor, min_iou: float) -> Tensor:
     """Each kept box as the mean of all that overlap it by min_iou or more, itself among them, (M, 4).
 
-    An empty box stays. A box counts by (score x IoU) squared. Those that are not kept are not wasted: they say where the
+    An empty box stays. A box counts by (score x IoU) squared. Those that are not kept are not wasted: they say where
     edges lie (Gidaris and Komodakis, "Object detection via a multi-region and semantic segmentation-aware CNN model").
     """
     voted_M4 = boxes_K4[kept_M].clone()

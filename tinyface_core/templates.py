@@ -58,7 +58,6 @@ _HALF_SIDES = (
     (9.66129999999998, 10.6161, 2),
 )
 PUBLISHED = tuple(Template.from_corners(-w, -h, w, h, s) for w, h, s in _HALF_SIDES)
-TINY = (Template(15.0, 18.5, 2), Template(12.0, 15.0, 2), Template(9.5, 12.0, 2))  # ours: faces of 9, 7.5 and 6 px
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,9 @@ class TemplateSet:
         return min(self.templates[i].height for i in self.at_zoom(zoom)) / zoom
 
 
-# The published 25, and at 2x three smaller ones: ids 25 to 27.
-WITH_TINY = TemplateSet((*PUBLISHED, *TINY), outputs=tuple(range(28)), b=tuple(range(18, 28)))
+# Ours: three of the published that neither A nor B uses give way to smaller ones, for faces of 9, 7.5 and 6 px.
+_TINY = (Template(15.0, 18.5, 2), Template(12.0, 15.0, 2), Template(9.5, 12.0, 2))
+WITH_TINY = TemplateSet((*PUBLISHED[:12], *_TINY, *PUBLISHED[15:]), b=(12, 13, 14, *range(18, 25)))
 
 
 def read_templates(file: Path) -> TemplateSet:

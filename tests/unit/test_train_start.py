@@ -43,7 +43,7 @@ def test_a_template_that_a_checkpoint_lacks_begins_as_its_nearest() -> None:
     bundled = find_bundled("hr-mobilenetv2")
     assert bundled is not None
     smaller = Template(width=18.0, height=20.0, resolution=2)  # the nearest is the last of the published
-    templates = TemplateSet(templates=(*PUBLISHED, smaller), outputs=tuple(range(26)), b=tuple(range(18, 26)))
+    templates = TemplateSet(templates=(*PUBLISHED, smaller), outputs=tuple(range(26)), b=(*range(18, 26),))
     wanted = preset("fast", "hr-mobilenetv2", templates)
     published = preset("fast", "hr-mobilenetv2", TemplateSet())
     old, new = starting_network(published, bundled).eval(), starting_network(wanted, bundled).eval()

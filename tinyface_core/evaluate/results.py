@@ -6,8 +6,11 @@ A text file a picture: its name, how many, then `x y width height score` a line,
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import defaultdict
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import duckdb
@@ -20,8 +23,34 @@ from tinyface_core.boxes import nms
 from tinyface_core.errors import InputError
 from tinyface_core.evaluate.matching import Found
 from tinyface_core.evaluate.truth import picture_name
+from tinyface_core.storage import Storage
 from tinyface_core.tables.footer import sql_glob
 from tinyface_core.tables.output import SETTINGS
+
+_READ = (".parquet", ".json", ".txt")
+
+
+@contextmanager
+def on_disk(results: str, storage: Storage) -> Iterator[Path]:
+    """Results as a folder: itself, or, of those in a store, a copy of their tables, settings and text.
+
+    Raises:
+        InputError: nothing there. StorageError, ObjectError: of a store.
+    """
+    uri = storage.canonical(results).rstrip("/")
+    if uri.startswith("file://"):
+        yield Path(uri.removeprefix("file://"))
+        return
+    with tempfile.TemporaryDirectory(prefix="tinyface-results-") as folder:
+        copy = Path(folder) / PurePosixPath(uri).name
+        for one in storage.list(f"{uri}/"):
+            file = copy / one.uri.removeprefix(f"{uri}/")
+            if file.suffix in _READ:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(storage.read(one.uri))
+        if not copy.is_dir():
+            raise InputError(f"{results}: no results there.")
+        yield copy
 
 
 def read_output(output: Path) -> dict[str, Found]:

@@ -63,7 +63,7 @@ _FACE_FIELDS = [
     _field("x2", pa.float32(), "right, px", required=True),
     _field("y2", pa.float32(), "bottom, px", required=True),
     _field("score", pa.float32(), "confidence, 0..1", required=True),
-    _field("template", pa.int8(), "0-based index into the 25 templates", required=True),
+    _field("template", pa.int8(), "0-based index into the model's 25 templates", required=True),
     _field("zoom", pa.float32(), "pyramid level that found it; 2 = the picture enlarged twice", required=True),
     _field("ellipse_cx", pa.float32(), "centre, px", required=True),
     _field("ellipse_cy", pa.float32(), "centre, px", required=True),
