@@ -120,6 +120,6 @@ def test_a_limit_of_heights_holds_where_another_level_takes_the_faces_beyond_it(
 
     everything = (0.0, math.inf)
     assert heights(0.5, 1, 2, 4) == [everything, (30, 100), everything, (0, 12)]
-    assert heights(1, 4) == [(30, math.inf), (0, 12)]
+    assert heights(1, 4) == [(30, math.inf), everything]  # 1x reaches down to 30 px: 12 to 30 px would be lost
     assert heights(0.5, 1) == [everything, (0, 100)]
     assert heights(4) == [everything]

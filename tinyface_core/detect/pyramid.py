@@ -16,6 +16,7 @@ from tinyface_core.geometry import LevelSize
 from tinyface_core.model.checkpoint import LevelHeights
 from tinyface_core.templates import TemplateSet
 
+_REACH = 0.7  # a template finds faces down to this share of its height: IoU 0.5 in both sides
 Zooms = tuple[float, ...] | Literal["adaptive"]
 
 
@@ -39,7 +40,7 @@ def levels_for(
     """The levels of one picture, smallest zoom first; zooms as given, or the paper's adaptive ones.
 
     heights: limits, each kept only where a level runs that takes the faces beyond it: a finer one for those that are
-    too low, a coarser one for those that are too high.
+    too low, for those that are too high a coarser one whose templates reach down to the limit.
 
     Raises:
         SettingsError: no zooms, one that is no size, or one at which no template may fire.
@@ -48,12 +49,13 @@ def levels_for(
     if not chosen or not all(0 < zoom < math.inf for zoom in chosen):
         raise SettingsError(f"zooms {chosen}: needed is one or more above 0 (1 shows the picture at its own size).")
     limits = {one.zoom: one for one in heights}
-    levels = []
+    levels, reached_px = [], math.inf  # height of the smallest face that the next coarser level finds
     for zoom in sorted(set(chosen)):
         limit = limits.get(zoom, LevelHeights(zoom))
         least = limit.least if zoom < max(chosen) else 0.0
-        below = limit.below if limit.below is not None and zoom > min(chosen) else math.inf
+        below = limit.below if limit.below is not None and limit.below >= reached_px else math.inf
         levels.append(Level(LevelSize(picture_hw, zoom), templates.at_zoom(zoom), (least, below)))
+        reached_px = _REACH * templates.smallest_face_px(zoom)
     return levels
 
 
