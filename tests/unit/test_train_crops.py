@@ -51,6 +51,21 @@ def test_the_cache_holds_each_picture_and_is_built_once(tmp_path: Path) -> None:
     assert file.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize(("power", "crowd_share"), [(0.0, 1 / 2), (0.5, 2 / 3), (1.0, 4 / 5)])
+def test_crowds_are_drawn_as_often_as_the_power_of_their_faces_says(
+    tmp_path: Path, power: float, crowd_share: float
+) -> None:
+    """Four faces in the one picture, one in the other, and a third without any; a crop holds the whole of a picture."""
+    crowd = [[20 * place, 2, 16, 20] for place in range(4)]
+    folder = write_folder(tmp_path, [noise(60, 90)] * 3, [crowd, [[5, 5, 16, 20]], []])
+    cache = cache_of(folder)
+    settings = replace(PLAIN, side_px=100, zooms=(1.0,), shares=(1.0,), zoom_jitter=0.0, face_share=1.0, crowding=power)
+    crops = [draw_crop(cache, settings, GREY, np.random.default_rng(seed)) for seed in range(400)]
+    faces = np.array([len(crop.faces_K4) for crop in crops])
+    assert set(faces) == {1, 4}
+    assert (faces == 4).mean() == pytest.approx(crowd_share, abs=0.08)
+
+
 def test_boxes_without_size_are_dropped_and_invalid_ones_are_no_faces(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, [noise(37, 53)], [[[1, 2, 0, 4], [5, 6, 7, 8], [1, 1, 5, 0]]], invalid=1)
     (picture,) = read_annotated(folder)[0]

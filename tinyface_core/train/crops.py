@@ -25,7 +25,8 @@ class CropSettings:
     """How crops are drawn.
 
     zooms, shares: levels and how often each is drawn. zoom_jitter: octaves, uniform to both sides of the zoom.
-    face_share: of crops around a face; the others lie anywhere. face_px: longer side, at the zoom, of such a face.
+    face_share: of crops around a face; the others lie anywhere. crowding: a picture is drawn for them as often as
+    its number of faces to this power; 0: all alike. face_px: longer side, at the zoom, of such a face.
     middle: its centre falls into this share of the crop. colour: strength of gain, shift and gamma; 0 leaves the
     picture. grey: share of crops without colour. rgb_shift: the paper's instead, standard deviation of a shift of each
     channel, of 0..255. min_left: faces of which the crop shows less (area) are dropped.
@@ -36,6 +37,7 @@ class CropSettings:
     shares: tuple[float, ...] = (0.07, 0.16, 0.24, 0.38, 0.15)
     zoom_jitter: float = 0.2
     face_share: float = 0.85
+    crowding: float = 0.0
     face_px: tuple[float, float] = (10.0, 140.0)
     middle: float = 0.8
     flip: float = 0.5
@@ -72,10 +74,10 @@ def _choose(
     cache: PictureCache, settings: CropSettings, zoom: float, rng: np.random.Generator
 ) -> tuple[int, NDArray[np.float32] | None]:
     """A picture, and the face that the crop is put around; None for a crop anywhere."""
-    if rng.random() < settings.face_share:
+    weight_P = cache.faces_P**settings.crowding
+    if rng.random() < settings.face_share and weight_P.any():
         low, high = settings.face_px
-        for _ in range(_PICTURES_TRIED):
-            picture = int(rng.integers(len(cache)))
+        for picture in rng.choice(len(cache), _PICTURES_TRIED, p=weight_P / weight_P.sum()).tolist():
             faces_K4 = cache.pictures[picture].faces_K4
             longer_K = (faces_K4[:, 2:] - faces_K4[:, :2]).max(axis=1) * zoom
             fitting = np.flatnonzero((longer_K >= low) & (longer_K <= high))

@@ -123,7 +123,8 @@ class PictureCache:
     """The decoded pixels of a list of pictures, in one flat uint8 file of the given folder; built when missing.
 
     The file is named by the pictures' uris, sizes and versions, so a changed set gets a file of its own.
-    Several processes may build it at once: the last one to finish wins, with the same bytes.
+    Several processes may build it at once: the last one to finish wins, with the same bytes. faces_P: how many faces
+    each picture has.
     """
 
     def __init__(self, pictures: Sequence[AnnotatedPicture], folder: Path, storage: Storage | None = None) -> None:
@@ -139,6 +140,7 @@ class PictureCache:
                     file.write(pixels_HW3.tobytes())
             unfinished.rename(path)
         self._pixels = np.memmap(path, np.uint8, "r")
+        self.faces_P = np.array([len(picture.faces_K4) for picture in pictures], np.float64)
 
     def __len__(self) -> int:
         return len(self.pictures)
