@@ -23,7 +23,28 @@ def box_loss(found_P4: Tensor, wanted_P4: Tensor, settings: LossSettings = GIOU)
     maps = HeatMaps(torch.zeros(1, 1, 1, count), offsets_NT4HW)
     cells_P4 = torch.tensor([(0, 0, 0, x) for x in range(count)])
     labels = torch.ones(1, 1, 1, count, dtype=torch.int8)
-    return loss_of(maps, (labels, cells_P4, wanted_P4), settings, share=1).boxes
+    return loss_of(maps, (labels, cells_P4, wanted_P4, torch.ones(count)), settings, share=1).boxes
+
+
+def test_a_weight_of_two_is_the_positive_twice() -> None:
+    """In labels and in boxes; negatives count 1."""
+    torch.manual_seed(0)
+    logits_NTHW, offsets_NT4HW = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 4, 3, 4)
+    labels_NTHW = torch.zeros(1, 2, 3, 4, dtype=torch.int8)
+    cells_P4, wanted_P4 = torch.tensor([(0, 1, 2, 3), (0, 0, 1, 1)]), torch.randn(2, 4)
+    labels_NTHW[0, 1, 2, 3] = labels_NTHW[0, 0, 1, 1] = 1
+    maps = HeatMaps(logits_NTHW, offsets_NT4HW)
+
+    def loss(*weights: float) -> tuple[float, float]:
+        found = loss_of(maps, (labels_NTHW, cells_P4, wanted_P4, torch.tensor(weights)), GIOU, share=1)
+        return float(found.labels), float(found.boxes)
+
+    none, first, second = loss(0, 0), loss(1, 0), loss(0, 1)
+    assert none[0] > 0
+    assert none[1] == 0
+    for part in (0, 1):
+        one, other = first[part] - none[part], second[part] - none[part]
+        assert loss(2, 1)[part] == pytest.approx(none[part] + 2 * one + other, rel=1e-5)
 
 
 def test_giou_by_hand() -> None:

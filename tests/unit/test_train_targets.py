@@ -111,6 +111,26 @@ def test_a_tie_is_broken_at_random_and_has_one_winner() -> None:
     assert winners == {(0, 1, 2), (0, 1, 3), (0, 2, 2), (0, 2, 3)}
 
 
+def test_positives_of_a_face_count_by_how_many_it_has() -> None:
+    """A large face and a small one: at 0 all positives alike, at 1 all faces alike."""
+    large, small = np.array([2.0, 4, 42, 36]), np.array([44.0, 20, 54, 36])
+    faces = np.stack([large, small]).astype(np.float32)
+    anchors = Anchors.of(SHAPES, GRID, CELLS_HW)
+
+    def weights(balance: float) -> tuple[np.ndarray, np.ndarray]:
+        settings = TargetSettings(balance=balance)
+        found = assign(anchors, faces, faces[:0], SHOWN, settings, np.random.default_rng(0))
+        of_small_P = np.array([overlap(placed(*cell), tuple(small)) > 0.3 for cell in found.cells_P3])
+        return found.weights_P[~of_small_P], found.weights_P[of_small_P]
+
+    of_large, of_small = weights(0.0)
+    assert len(of_large) > len(of_small) > 0
+    assert {*of_large, *of_small} == {1.0}
+    for balance in (0.5, 1.0):
+        for found, count in zip(weights(balance), (len(of_large), len(of_small)), strict=True):
+            np.testing.assert_allclose(found, (count / 16) ** -balance, rtol=1e-6)
+
+
 def test_no_faces_is_all_negative() -> None:
     nothing = np.zeros((0, 4), np.float32)
     found = assign(Anchors.of(SHAPES, GRID, CELLS_HW), nothing, nothing, SHOWN, SETTINGS, np.random.default_rng(0))

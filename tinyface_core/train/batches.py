@@ -23,12 +23,14 @@ from tinyface_core.train.targets import Anchors, assign
 
 @dataclass(frozen=True)
 class Batch:
-    """pixels_NHW3 uint8; labels_NTHW int8; cells_P4 int64 (n, t, y, x) of the positives; offsets_P4 float32 theirs."""
+    """pixels_NHW3 uint8; labels_NTHW int8; cells_P4 int64 (n, t, y, x) of the positives; offsets_P4, weights_P float32
+    theirs."""
 
     pixels_NHW3: Tensor
     labels_NTHW: Tensor
     cells_P4: Tensor
     offsets_P4: Tensor
+    weights_P: Tensor
 
     @property
     def crops(self) -> int:
@@ -38,9 +40,19 @@ class Batch:
     def positives(self) -> int:
         return len(self.cells_P4)
 
-    def targets(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """labels_NTHW, cells_P4, offsets_P4 there."""
-        return self.labels_NTHW.to(device), self.cells_P4.to(device), self.offsets_P4.to(device)
+    @property
+    def weight(self) -> float:
+        """Of all positives."""
+        return float(self.weights_P.sum())
+
+    def targets(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """labels_NTHW, cells_P4, offsets_P4, weights_P there."""
+        return (
+            self.labels_NTHW.to(device),
+            self.cells_P4.to(device),
+            self.offsets_P4.to(device),
+            self.weights_P.to(device),
+        )
 
 
 def make_batch(cache: PictureCache, settings: TrainSettings, grid: CellGrid, numbers: range) -> Batch:
@@ -48,7 +60,7 @@ def make_batch(cache: PictureCache, settings: TrainSettings, grid: CellGrid, num
     cells = -(-settings.crops.side_px // grid.stride)
     anchors = Anchors.of(settings.spec.templates, grid, (cells, cells))
     padding = tuple(round(value) for value in settings.spec.network.mean)
-    pixels, labels, places, offsets = [], [], [], []
+    pixels, labels, places, offsets, weights = [], [], [], [], []
     for place, number in enumerate(numbers):
         rng = np.random.default_rng((settings.seed, number))
         crop = draw_crop(cache, settings.crops, (padding[0], padding[1], padding[2]), rng)
@@ -57,11 +69,13 @@ def make_batch(cache: PictureCache, settings: TrainSettings, grid: CellGrid, num
         labels.append(targets.labels_THW)
         places.append(np.insert(targets.cells_P3, 0, place, axis=1))
         offsets.append(targets.offsets_P4)
+        weights.append(targets.weights_P)
     return Batch(
         torch.from_numpy(np.stack(pixels)),
         torch.from_numpy(np.stack(labels)),
         torch.from_numpy(np.concatenate(places)),
         torch.from_numpy(np.concatenate(offsets)),
+        torch.from_numpy(np.concatenate(weights)),
     )
 
 

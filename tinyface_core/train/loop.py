@@ -122,7 +122,7 @@ class Trainer:
     def step(self, batch: Batch) -> tuple[Loss, float]:
         """One update; gives the loss and the norm of its gradient."""
         rates, device = self.settings.optimiser, self._trained[0].device
-        share = self._agreed(divided_by(self.settings.loss, batch.crops, batch.positives))
+        share = self._agreed(divided_by(self.settings.loss, batch.crops, batch.weight))
         for group in self._optimiser.param_groups:
             group["lr"] = group["peak"] * share_of_rate(self.spent, rates)
         generator = torch.Generator().manual_seed(

@@ -57,14 +57,14 @@ class Loss:
         return self.labels + self.boxes
 
 
-def divided_by(settings: LossSettings, crops: int, positives: int) -> float:
-    """What the sums of one process are divided by, before all processes agree on its mean."""
-    return float(crops if settings.kind == "mined" else positives)
+def divided_by(settings: LossSettings, crops: int, weight: float) -> float:
+    """What the sums of one process are divided by, before all processes agree on its mean. weight: of all positives."""
+    return float(crops) if settings.kind == "mined" else weight
 
 
 def loss_of(
     maps: HeatMaps,
-    targets: tuple[Tensor, Tensor, Tensor],
+    targets: tuple[Tensor, Tensor, Tensor, Tensor],
     settings: LossSettings,
     *,
     share: float,
@@ -73,10 +73,11 @@ def loss_of(
     """Loss in fp32, whatever the precision of the maps.
 
     Args:
-        targets: labels_NTHW int8, POSITIVE, NEGATIVE or IGNORED; cells_P4 (n, t, y, x) of the positives; offsets_P4.
+        targets: labels_NTHW int8, POSITIVE, NEGATIVE or IGNORED; cells_P4 (n, t, y, x) of the positives; offsets_P4;
+            weights_P, which the focal loss uses.
         share: what the sums are divided by, see `divided_by`. generator: draws what is mined.
     """
-    labels_NTHW, cells_P4, offsets_P4 = targets
+    labels_NTHW, cells_P4, offsets_P4, weights_P = targets
     logits_NTHW, share = maps.logits_NTHW.float(), max(1.0, share)
     n, t, y, x = cells_P4.unbind(1)
     found_P4 = maps.offsets_NT4HW[n, t, :, y, x].float()
@@ -86,8 +87,9 @@ def loss_of(
         boxes_P = F.smooth_l1_loss(found_P4, offsets_P4, beta=settings.beta, reduction="none").sum(dim=1)
     boxes_P = settings.box_weight * boxes_P
     if settings.kind == "focal":
-        labels = settings.label_weight * _focal(logits_NTHW, labels_NTHW, settings).sum()
-        return Loss(labels / share, boxes_P.sum() / share)
+        focal_NTHW = _focal(logits_NTHW, labels_NTHW, settings)
+        labels = focal_NTHW.sum() + ((weights_P - 1) * focal_NTHW[n, t, y, x]).sum()  # negatives count 1 each
+        return Loss(settings.label_weight * labels / share, (weights_P * boxes_P).sum() / share)
     logistic_NTHW, mined_NTHW = _mined(logits_NTHW, labels_NTHW, settings, generator)
     boxes = (boxes_P * mined_NTHW[n, t, y, x]).sum()
     return Loss((logistic_NTHW * mined_NTHW).sum() / share, boxes / share)

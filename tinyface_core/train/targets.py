@@ -18,6 +18,7 @@ from tinyface_core.geometry import CellGrid
 from tinyface_core.templates import TemplateSet
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
+_USUAL_POSITIVES = 16  # of a face; so that weights are about 1
 _TIE = 1e-9  # IoUs closer than this are equal
 
 
@@ -26,12 +27,14 @@ class TargetSettings:
     """positive_iou: from here a face. ignored_iou: from here, up to it, neither; also what a face's best cell needs.
 
     edge: where a template sticks out of what the crop shows, "code" ignores positives and keeps negatives (as the
-    authors' code does), "paper" ignores all.
+    authors' code does), "paper" ignores all. balance: a face with n positives gives each the weight (n / 16) to the
+    power of minus this: at 0 all positives count alike, so a large face as much as many small ones; at 1 all faces do.
     """
 
     positive_iou: float = 0.4
     ignored_iou: float = 0.3
     edge: Literal["code", "paper"] = "code"
+    balance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,15 @@ class Anchors:
 
 @dataclass(frozen=True)
 class Targets:
-    """labels_THW int8: POSITIVE, NEGATIVE, IGNORED. cells_P3: (t, y, x) of the positives, offsets_P4 their targets."""
+    """labels_THW int8: POSITIVE, NEGATIVE, IGNORED. cells_P3: (t, y, x) of the positives, offsets_P4 their targets.
+
+    weights_P float32: how much each positive counts.
+    """
 
     labels_THW: NDArray[np.int8]
     cells_P3: NDArray[np.int64]
     offsets_P4: NDArray[np.float32]
+    weights_P: NDArray[np.float32]
 
 
 def assign(
@@ -104,7 +111,9 @@ def assign(
     outside_THW = _sticking_out(anchors, shown)
     labels_THW[outside_THW if settings.edge == "paper" else outside_THW & (labels_THW == POSITIVE)] = IGNORED
     cells_P3 = np.argwhere(labels_THW == POSITIVE)
-    return Targets(labels_THW, cells_P3, _offsets(anchors, cells_P3, faces_K4[face_THW[tuple(cells_P3.T)]]))
+    face_P = face_THW[tuple(cells_P3.T)]
+    weights_P = (np.bincount(face_P)[face_P] / _USUAL_POSITIVES) ** -settings.balance
+    return Targets(labels_THW, cells_P3, _offsets(anchors, cells_P3, faces_K4[face_P]), weights_P.astype(np.float32))
 
 
 def _overlaps(
