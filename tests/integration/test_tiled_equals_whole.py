@@ -49,7 +49,7 @@ def network_of(name: str) -> tuple[HRNetwork, ModelSpec]:
     """
     bundled = find_bundled(BUNDLED.get(name, name))
     network, spec = load_checkpoint(bundled) if bundled else calibrated(IMPORTED.get(name, name))  # type: ignore[arg-type]
-    return network, replace(spec, defaults=replace(spec.defaults, score=0.02 if bundled else 0.3))
+    return network, replace(spec, defaults=replace(spec.defaults, score=0.005 if bundled else 0.3))
 
 
 def crop_shown_as(image_hw: tuple[int, int], zoom: float) -> NDArray[np.uint8]:
