@@ -50,7 +50,7 @@ class Options:
     "Folder of the pictures, for --yunet and for the contact sheet of false positives."
     samples: int = 1000
     "Of the bootstrap over pictures."
-    advise: tuple[Path, Path] | None = None
+    advise: Annotated[tuple[Path, Path] | None, Parameter(negative=())] = None
     "MODEL NEW: writes MODEL, which made the (first) results, as NEW with what to expect at each score and height."
     json_file: Annotated[Path | None, Parameter("--json")] = None
     "File for the numbers."
@@ -71,9 +71,12 @@ def evaluate(*results: str, options: Options) -> None:
         raise InputError("no results: name one or more outputs of detect_archive.py.")
     refuse_unwritable("--json", options.json_file)
     refuse_unwritable("--advise", options.advise[1] if options.advise else None)
+    places = dict(map(_named, results))
+    if len(places) < len(results):
+        raise InputError("two results have one name: give each its own, as NAME=FOLDER.")
     storage = Storage(options.storage.options())
     with ExitStack() as stack:
-        folders = {name: stack.enter_context(on_disk(place, storage)) for name, place in map(_named, results)}
+        folders = {name: stack.enter_context(on_disk(place, storage)) for name, place in places.items()}
         text, numbers = _fddb(folders, options) if is_fddb(options.truth) else _wider(folders, options)
     print(text)
     if options.json_file is not None:

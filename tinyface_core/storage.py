@@ -8,8 +8,9 @@ first needs them. It may be used from several threads.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from threading import RLock
 from typing import BinaryIO
 
@@ -126,6 +127,19 @@ class Storage:
     def delete(self, uri: str) -> None:
         """Remove the object; one that is not there is fine. Raises: StorageError."""
         self._store(uri).delete(uri)
+
+    def copy_here(self, uris: Iterable[str], below: str, folder: Path) -> None:
+        """Copies of objects below a uri, under the same names in a folder on this disk.
+
+        Raises: InputError for a key that leads out of the folder; ObjectError, StorageError.
+        """
+        for uri in uris:
+            name = uri.removeprefix(below).removeprefix("/")
+            if ".." in name.split("/"):
+                raise InputError(f"{uri}: a key with .. in it is not copied.")
+            file = folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(self.read(uri))
 
     def make_folder(self, uri: str) -> None:
         """Make a folder and those above it; does nothing on object stores. Raises: StorageError."""

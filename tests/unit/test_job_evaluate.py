@@ -102,6 +102,14 @@ def test_wrong_input_is_named(output: Path, truth: Path, tmp_path: Path, capsys:
     assert "two pictures are called p_1" in capsys.readouterr().err
 
 
+def test_two_results_of_one_name_are_refused(output: Path, truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else one of them would be left out without a word."""
+    assert run_job(app, [str(output), str(output), "--truth", str(truth)]) == 2
+    assert "two results have one name" in capsys.readouterr().err
+    assert run_job(app, [str(output), f"again={output}", "--truth", str(truth), "--samples", "5"]) == 0
+    assert "| out | again |" in capsys.readouterr().out
+
+
 def test_annotations_have_no_official_levels(truth: Path) -> None:
     annotated = read_truth(truth)
     assert annotated.names == ("p_1", "p_2", "p_3")

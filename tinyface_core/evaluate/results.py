@@ -43,11 +43,8 @@ def on_disk(results: str, storage: Storage) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="tinyface-results-") as folder:
         copy = Path(folder) / PurePosixPath(uri).name
-        for one in storage.list(f"{uri}/"):
-            file = copy / one.uri.removeprefix(f"{uri}/")
-            if file.suffix in _READ:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(storage.read(one.uri))
+        wanted = [one.uri for one in storage.list(f"{uri}/") if PurePosixPath(one.uri).suffix in _READ]
+        storage.copy_here(wanted, uri, copy)
         if not copy.is_dir():
             raise InputError(f"{results}: no results there.")
         yield copy

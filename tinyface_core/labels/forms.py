@@ -103,10 +103,7 @@ def _on_disk(source: str, storage: Storage) -> Iterator[Path]:
             wanted = [f"{uri}/annotations.jsonl"]
         else:
             wanted = [one.uri for table in ("images", "detections") for one in storage.list(f"{uri}/{table}/")]
-        for one in wanted:
-            file = copy / one.removeprefix(f"{uri}/") if one != uri else copy
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(storage.read(one))
+        storage.copy_here(wanted, uri.rpartition("/")[0], Path(folder))
         yield copy
 
 
