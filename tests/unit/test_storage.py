@@ -544,3 +544,15 @@ def test_a_url_with_credentials_is_refused_without_showing_them(url: str) -> Non
 def test_an_at_sign_in_a_key_or_a_path_is_no_credential(tmp_path: Path) -> None:
     assert Storage().canonical("s3://bucket/a@b.jpg") == "s3://bucket/a@b.jpg"
     assert Storage().canonical(f"{tmp_path}/a@b.jpg") == f"file://{tmp_path}/a@b.jpg"
+
+
+def test_objects_are_copied_here_under_their_names_and_none_leads_out(tmp_path: Path) -> None:
+    storage = Storage()
+    for name in ("a.txt", "b/c.txt"):
+        storage.write(f"file://{tmp_path}/from/{name}", name.encode())
+    uris = [f"file://{tmp_path}/from/{name}" for name in ("a.txt", "b/c.txt")]
+    storage.copy_here(uris, f"file://{tmp_path}/from", tmp_path / "to")
+    assert (tmp_path / "to" / "a.txt").read_bytes() == b"a.txt"
+    assert (tmp_path / "to" / "b" / "c.txt").read_bytes() == b"b/c.txt"
+    with pytest.raises(InputError, match=r"a key with \.\."):
+        storage.copy_here(["s3://bucket/x/../../a.txt"], "s3://bucket/x", tmp_path / "to")
