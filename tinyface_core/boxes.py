@@ -1,4 +1,4 @@
-"""Boxes as tensors: IoU, clipping, greedy NMS. Boxes are (K, 4) xyxy in continuous pixels."""
+"""Boxes as tensors: IoU, clipping, greedy NMS, vote. Boxes are (K, 4) xyxy in continuous pixels."""
 
 from __future__ import annotations
 
