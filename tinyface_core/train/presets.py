@@ -58,7 +58,7 @@ def fast(spec: ModelSpec) -> TrainSettings:
     used = tuple(sorted({*spec.templates.a, *spec.templates.b}))
     templates = replace(spec.templates, outputs=used)
     spec = replace(spec, network=replace(spec.network, outputs=len(used)), templates=templates)
-    return TrainSettings(spec, loss=LossSettings(boxes="giou", box_weight=4.0))
+    return TrainSettings(spec, CropSettings(crowding=0.4), loss=LossSettings(boxes="giou", box_weight=4.0))
 
 
 def paper(spec: ModelSpec) -> TrainSettings:

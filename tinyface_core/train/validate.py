@@ -6,8 +6,6 @@ take a part of the crops; whoever has all of what they found gives the score.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,7 +19,7 @@ from tinyface_core.evaluate.truth import ALL, Truth, joined
 from tinyface_core.geometry import CellGrid, LevelSize
 from tinyface_core.labels.forms import attributes_of
 from tinyface_core.model.network import HeatMaps
-from tinyface_core.train.crops import Crop, draw_crop
+from tinyface_core.train.crops import Crop, CropSettings, draw_crop
 from tinyface_core.train.data import PictureCache
 from tinyface_core.train.loop import Trainer
 from tinyface_core.train.presets import TrainSettings
@@ -33,11 +31,14 @@ _AT_ONCE = 8
 
 
 class FixedCrops:
-    """The same crops for every model of the same crop settings, drawn like training crops, but never recoloured."""
+    """The same crops for every model whose crops have the same side: CropSettings as it stands, never recoloured.
+
+    So that runs which learn from other crops can be compared.
+    """
 
     def __init__(self, cache: PictureCache, settings: TrainSettings, grid: CellGrid, count: int = CROPS) -> None:
         """grid: of the network's output cells."""
-        self._plain = replace(settings.crops, colour=0.0, grey=0.0, rgb_shift=0.0, flip=0.0)
+        self._plain = CropSettings(settings.crops.side_px, colour=0.0, grey=0.0, flip=0.0)
         self._cache, self._spec = cache, settings.spec
         self._decoder = CellDecoder(grid, self._spec.templates, self._spec.decoding)
         self.truth = self._annotated(count)
