@@ -107,6 +107,8 @@ class DetectArchive:
     "GPUs of each detector; 0.5 puts two on one."
     unit_pictures: Annotated[int, Parameter(group=_RUN)] = 1000
     "Pictures that are committed together: what a kill can lose."
+    retry: Annotated[Literal["errors"] | None, Parameter(group=_RUN)] = None
+    "errors: pictures that are error rows in the output are tried again, and no others."
     max_error_share: Annotated[float | None, Parameter(group=_RUN)] = None
     "Stop with exit code 3 above this share of error rows, judged from the 200th picture on."
     ray_address: Annotated[str | None, Parameter(group=_RUN)] = None

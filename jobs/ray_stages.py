@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import torch
 
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.read import read_unit
-from tinyface_core.archive.record import Record, Unit, UnitEnd
+from tinyface_core.archive.record import Part, Record, Unit, UnitEnd
 from tinyface_core.detect.detections import Detections
 from tinyface_core.detect.detector import DetectOptions, Detector
 from tinyface_core.detect.runtime import Runtime
@@ -65,8 +65,11 @@ class Detecting:
 
 def work_item(unit: Unit, carried: tuple[pa.Field, ...], only: frozenset[int] | None = None) -> dict[str, bytes]:
     """One item of work: a unit, or some of its records (`only`: their indexes). Packed: from_items keeps no types."""
-    wanted = pa.array([None if only is None else sorted(only)], pa.list_(pa.int32()))
-    row = pa.table(unit_rows([unit], carried)).append_column("only", wanted)
+    narrowed = {"only": only, "part": None if unit.part is None else unit.part.indexes}
+    row = pa.table(unit_rows([unit], carried))
+    for name, indexes in narrowed.items():
+        row = row.append_column(name, pa.array([None if indexes is None else sorted(indexes)], pa.list_(pa.int32())))
+    row = row.append_column("onward", pa.array([None if unit.part is None else unit.part.onward], pa.int32()))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, row.schema) as stream:
         stream.write_table(row)
@@ -76,11 +79,9 @@ def work_item(unit: Unit, carried: tuple[pa.Field, ...], only: frozenset[int] | 
 def read_units(work: pa.Table, reading: Reading) -> Iterator[pa.Table]:
     """Items of work -> records, in tables of about block_bytes; each unit ends with its marker."""
     for packed in work["work"].to_pylist():
-        row = pa.ipc.open_stream(packed).read_all()
-        (unit,), (only,) = units_from(row), row["only"].to_pylist()
+        unit, wanted = _unpacked(pa.ipc.open_stream(packed).read_all())
         held: list[Record | UnitEnd] = []
         held_bytes = 0
-        wanted = None if only is None else frozenset(only)
         try:
             for record in read_unit(unit, reading.storage, reading.candidates, carry=reading.carry, only=wanted):
                 held.append(record)
@@ -91,6 +92,14 @@ def read_units(work: pa.Table, reading: Reading) -> Iterator[pa.Table]:
             yield records_table(unit.name, held, reading.carried)
         except (StorageError, InputError) as error:
             yield stop_table(unit.name, str(error), record_schema(reading.carried))
+
+
+def _unpacked(row: pa.Table) -> tuple[Unit, frozenset[int] | None]:
+    (unit,) = units_from(row)
+    only, part, onward = (row[name][0].as_py() for name in ("only", "part", "onward"))
+    if part is not None:
+        unit = replace(unit, part=Part(frozenset(part), onward))
+    return unit, None if only is None else frozenset(only)
 
 
 class DetectFaces:

@@ -5,64 +5,88 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 
 from prepare import Run, share_model
+from ray_stages import Reading
 from tinyface_core.archive.record import Kind, Source, Unit
 from tinyface_core.archive.units import cut_units
+from tinyface_core.report.text import counted
 from tinyface_core.storage import ObjectError, Storage
-from tinyface_core.tables.footer import CommitRecord, committed
+from tinyface_core.tables.footer import THREADS, CommitRecord, batches, committed
 from tinyface_core.tables.plan import Plan, PlanChange, expected_pictures, sources_hash, take
+from tinyface_core.tables.redo import UnitWork, least_work
 from tinyface_core.tables.unit_tables import UnitTotals
 
 log = logging.getLogger(__name__)
 TRIED = 20  # committed sources, to tell a denied object from denied credentials
+LOOKED_AT = 64  # units whose tables are asked at once what of them stands
 
 
 @dataclass
 class ToDo:
     """Iterates over the units to work, streamed from the plan, always in the same order.
 
-    planned, units, pictures: counts of the plan's units, of those to do, and of their pictures (estimated for
-    archives). totals: unit -> counts of all that is committed; the commit loop adds to it.
+    retry: whether error rows are tried again. planned, units, pictures: counts of the plan's units, of those to do,
+    and of their pictures at most (estimated for archives). totals: unit -> counts of all that is committed; the commit
+    loop adds to it.
     """
 
     plan: Plan
     records: dict[str, CommitRecord]
+    reading: Reading
     settings_hash: str
     filter_id: str
     limit: int | None
+    retry: bool = False
     totals: dict[str, UnitTotals] = field(default_factory=dict)
     planned: int = 0
     units: int = 0
     pictures: int = 0
 
     def __post_init__(self) -> None:
-        done = again = reached = 0
+        done = again = retried = reached = 0
         for unit in self.plan.units():  # one pass: parsing 10^8 sources takes minutes
             self.planned += 1
             expected = expected_pictures(unit)
+            within, reached = self.limit is None or reached < self.limit, reached + expected
             if self._is_done(unit):
-                done += 1
                 self.totals[unit.name] = self.records[unit.name].totals
-            elif unit.name in self.records:
-                again += 1
-            elif self.limit is None or reached < self.limit:
+                if not (within and self._is_retried(unit)):
+                    done += 1
+                    continue
+                expected = sum(self.totals[unit.name].errors.values())
+                retried += 1
+            if within:
+                again += unit.name in self.records
                 self.units += 1
                 self.pictures += expected
-            reached += expected
-        if again:
+        if again > retried:
             log.warning(
-                "%d committed units are worked again and their rows replaced: their sources or carried values changed, "
-                "or, for archives, --include, --exclude or --all-files",
-                again,
+                "%s brought up to date: sources or carried values changed, or, for archives, --include, --exclude or "
+                "--all-files",
+                counted(again - retried, "committed unit"),
             )
+        if retried:
+            log.info("%s with error rows: they are tried again", counted(retried, "unit"))
         if done:
             log.info("%d of %d units are committed under these settings: skipped", done, self.planned)
 
-    def __iter__(self) -> Iterator[Unit]:
-        return (unit for unit in take(self.plan.units(), self.limit) if not self._is_done(unit))
+    def __iter__(self) -> Iterator[UnitWork]:
+        planned = take(self.plan.units(), self.limit)
+        with ThreadPoolExecutor(THREADS) as pool:
+            for few in batches((unit for unit in planned if not self._is_settled(unit)), LOOKED_AT):
+                yield from pool.map(self._work_of, few)
+
+    def _work_of(self, unit: Unit) -> UnitWork:
+        record = self.records.get(unit.name)
+        if record is None or record.settings_hash != self.settings_hash:
+            return UnitWork.whole(unit)
+        changed = not self._is_done(unit)
+        reading = self.reading
+        return least_work(unit, record, reading.storage, reading.carried, changed=changed, retry=self.retry)
 
     def commits(self) -> dict[str, str]:
         """unit -> commit of what was committed before this run."""
@@ -84,6 +108,12 @@ class ToDo:
             except ObjectError:
                 continue
         return False
+
+    def _is_settled(self, unit: Unit) -> bool:
+        return self._is_done(unit) and not self._is_retried(unit)
+
+    def _is_retried(self, unit: Unit) -> bool:
+        return self.retry and bool(self.records[unit.name].totals.errors)
 
     def _is_done(self, unit: Unit) -> bool:
         record = self.records.get(unit.name)
@@ -112,9 +142,11 @@ def find_to_do(run: Run, sources: Iterable[Source]) -> ToDo:
     to_do = ToDo(
         plan,
         committed(reading.storage, output.uri),
+        reading,
         run.decided.hash,
         json.dumps(asdict(reading.candidates), sort_keys=True),
         run.job.limit,
+        run.job.retry == "errors",
     )
     if change.units_unchanged or change.retired:
         run.committer.sweep(plan.names(), to_do.commits())

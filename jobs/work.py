@@ -25,8 +25,9 @@ from tinyface_core.archive.record import DENIED, Unit
 from tinyface_core.errors import StopRun, TooManyErrors
 from tinyface_core.report.text import counted
 from tinyface_core.tables.collect import UnitCollector
-from tinyface_core.tables.commit import Committer
+from tinyface_core.tables.commit import Committer, Written
 from tinyface_core.tables.plan import expected_pictures
+from tinyface_core.tables.redo import UnitWork
 from tinyface_core.tables.unit_tables import UnitTotals, sum_totals
 from to_do import ToDo
 
@@ -56,10 +57,10 @@ def work(run: Run, to_do: ToDo, pool: Pool) -> Worked:
     suspects = {name: frozenset(counts) for name, counts in run.output.attempts().items()}
     done: dict[str, UnitTotals] = {}
 
-    def on_commit(name: str, totals: UnitTotals) -> None:
-        done[name] = to_do.totals[name] = totals
-        if name in suspects:
-            run.output.write_attempts(name, {})
+    def on_commit(work: UnitWork, written: Written) -> None:
+        done[work.unit.name], to_do.totals[work.unit.name] = written.worked, written.unit
+        if work.part.name in suspects:
+            run.output.write_attempts(work.part.name, {})
 
     def remember(missing: Indexes) -> None:
         for name, indexes in missing.items():
@@ -91,7 +92,7 @@ def _told(pool: Pool) -> str:
 
 @dataclass
 class CommitLoop:
-    """Works units and commits them. on_commit: told of each unit with its counts.
+    """Works units and commits them. hash_of: a unit's sources_hash. on_commit: told of each commit.
 
     reads_otherwise: whether objects that this run does not work can be read.
     """
@@ -100,19 +101,19 @@ class CommitLoop:
     committer: Committer
     hash_of: Callable[[Unit], str]
     progress: RunProgress
-    on_commit: Callable[[str, UnitTotals], None]
+    on_commit: Callable[[UnitWork, Written], None]
     max_error_share: float | None = None
     reads_otherwise: Callable[[], bool] = lambda: False
 
-    def work(self, units: Iterable[Unit], suspects: Indexes) -> None:
+    def work(self, units: Iterable[UnitWork], suspects: Indexes) -> None:
         """Commits every unit, or raises why not.
 
         Raises:
             StopRun: the store, the cluster or the claim failed. TooManyErrors: above max_error_share.
         """
         with ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit") as pool:
-            self._pool, self._writing = pool, dict[Future[UnitTotals], Unit]()
-            self._denied, self._has_read = list[tuple[Unit, pa.Table]](), False
+            self._pool, self._writing = pool, dict[Future[Written], UnitWork]()
+            self._denied, self._has_read = list[tuple[UnitWork, pa.Table]](), False
             try:
                 for window in windows(units):
                     self._work_window(window, {name: suspects[name] for name in suspects.keys() & window.keys()})
@@ -124,20 +125,22 @@ class CommitLoop:
                 raise
         self._judge(at_end=True)
 
-    def _work_window(self, units: dict[str, Unit], suspects: Indexes) -> None:
+    def _work_window(self, units: dict[str, UnitWork], suspects: Indexes) -> None:
+        """units: by the name of the part that is worked."""
         collector = UnitCollector()
         settling = self.settling
-        work = [work_item(unit, settling.reading.carried) for name, unit in units.items() if name not in suspects]
+        parts = {name: work.part for name, work in units.items()}
+        work = [work_item(part, settling.reading.carried) for name, part in parts.items() if name not in suspects]
         if work:
             for table in rows_from(faces_in(work, settling.reading, settling.detecting, settling.pool)):
                 signals.check()
                 self.progress.came(table)
                 for whole in collector.add(table):
                     self._commit(units, *whole)
-        for whole in settling.settle(units, collector, suspects):
+        for whole in settling.settle(parts, collector, suspects):
             self._commit(units, *whole)
 
-    def _commit(self, units: dict[str, Unit], name: str, rows: pa.Table) -> None:
+    def _commit(self, units: dict[str, UnitWork], name: str, rows: pa.Table) -> None:
         """Writes a whole unit; one of which every object is denied waits until another object can be read."""
         if not self._has_read and _all_denied(rows):
             self._denied.append((units[name], rows))
@@ -150,12 +153,12 @@ class CommitLoop:
     def _denied_are_rows(self) -> None:
         """Something can be read: each denial is that object's own affair."""
         self._has_read = True
-        for unit, waiting in self._denied:
-            self._submit(unit, waiting)
+        for work, waiting in self._denied:
+            self._submit(work, waiting)
         self._denied.clear()
 
-    def _submit(self, unit: Unit, rows: pa.Table) -> None:
-        self._writing[self._pool.submit(self.committer.write, unit, self.hash_of(unit), rows)] = unit
+    def _submit(self, work: UnitWork, rows: pa.Table) -> None:
+        self._writing[self._pool.submit(self.committer.write, work, self.hash_of(work.unit), rows)] = work
         self._finish(COMMITS_AHEAD)
 
     def _check_denied(self, most: int) -> None:
@@ -172,12 +175,12 @@ class CommitLoop:
 
     def _finish(self, ahead: int) -> None:
         """Takes in what is written; waits for the oldest while more than `ahead` are under way."""
-        for future, unit in list(self._writing.items()):
+        for future, work in list(self._writing.items()):
             if future.done() or len(self._writing) > ahead:
-                totals = future.result()
+                written = future.result()
                 del self._writing[future]
-                self.on_commit(unit.name, totals)
-                self.progress.committed(totals, expected_pictures(unit))
+                self.on_commit(work, written)
+                self.progress.committed(written.worked, expected_pictures(work.unit))
         self._judge()
 
     def _judge(self, *, at_end: bool = False) -> None:
@@ -196,13 +199,13 @@ def _all_denied(rows: pa.Table) -> bool:
     return bool(pictures) and int(denied) == pictures
 
 
-def windows(units: Iterable[Unit]) -> Iterator[dict[str, Unit]]:
-    """The units by name, some thousands at a time."""
-    window: dict[str, Unit] = {}
+def windows(units: Iterable[UnitWork]) -> Iterator[dict[str, UnitWork]]:
+    """The units by the name of what is worked of them, some thousands at a time."""
+    window: dict[str, UnitWork] = {}
     sources = 0
-    for unit in units:
-        window[unit.name] = unit
-        sources += len(unit.sources)
+    for work in units:
+        window[work.part.name] = work
+        sources += len(work.unit.sources)
         if len(window) >= WINDOW_UNITS or sources >= WINDOW_SOURCES:
             yield window
             window, sources = {}, 0

@@ -3,7 +3,8 @@
 On PYTHONPATH of a Ray head (its workers, and their decoding children) and of a driver. Nothing happens unless asked:
 
 - by a picture: its first pixel names a fault of the detector (`DEADLY` and those below it), a marker in its bytes one
-  of the decoder (`tinyface-fault:crash`, `:hang`, `:eat`), or of whoever reads it (`tinyface-fault:reader`);
+  of the decoder (`tinyface-fault:crash`, `:hang`, `:eat`, or `:while:PATH`, a crash as long as this file is there), or
+  of whoever reads it (`tinyface-fault:reader`);
 - by TINYFACE_TEST_KILL=detections:3 in a driver's environment: its process group dies as the third detections file
   was written, before the images file (`images:3`: after the third commit);
 - by a file `kill-trainer-at` in the folder of TINYFACE_TEST_NOTES: the last training worker dies at that step, once;
@@ -49,6 +50,8 @@ def break_decoder(module):
 
     def broken(data, header, limits):
         _, marker, fault = data.partition(MARKER)
+        if marker and fault.startswith(b"while:") and os.path.exists(fault[6:].partition(b" ")[0]):
+            os.kill(os.getpid(), signal.SIGSEGV)
         if marker and fault.startswith(b"crash"):
             os.kill(os.getpid(), signal.SIGSEGV)
         if marker and fault.startswith(b"hang"):

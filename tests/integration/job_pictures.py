@@ -47,5 +47,5 @@ def deadly(pixel: tuple[int, int, int], height: int = 61, width: int = 43) -> by
 
 
 def faulty(fault: str, number: int = 0) -> bytes:
-    """A good JPEG with a fault of the decoder in its comment (tests/faults): crash, hang, eat, reader."""
+    """A good JPEG with a fault of the decoder in its comment (tests/faults): crash, hang, eat, reader, while:PATH."""
     return saved(cloudy_picture(59, 41, 1000 + number), "JPEG", comment=f"tinyface-fault:{fault} {number}")

@@ -10,6 +10,7 @@ from tests.unit.row_samples import make_rows, make_unit
 from tinyface_core.storage import Storage
 from tinyface_core.tables.commit import Committer, Swept
 from tinyface_core.tables.footer import committed, detections_uri
+from tinyface_core.tables.redo import UnitWork
 from tinyface_core.tables.unit_tables import UnitTotals, sum_totals, unit_tables
 from tinyface_core.tables.validate import validate
 
@@ -24,8 +25,8 @@ def test_commit_redo_sweep_and_validate_on_s3(bucket: str) -> None:
     units = [make_unit(5, f"u{i}") for i in range(20)]
     names = {unit.name for unit in units}
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda unit: committer.write(unit, "sources", make_rows(unit, faces=2)), units))
-    committer.write(units[0], "sources", make_rows(units[0], faces=4))
+        list(pool.map(lambda unit: committer.write(UnitWork.whole(unit), "sources", make_rows(unit, faces=2)), units))
+    committer.write(UnitWork.whole(units[0]), "sources", make_rows(units[0], faces=4))
     lost = make_unit(5, "lost")
     orphan = detections_uri(output, lost.name, unit_tables(lost.name, make_rows(lost)).commit)
     storage.write(orphan, b"of a driver that died before its record")

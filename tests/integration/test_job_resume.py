@@ -111,8 +111,35 @@ def test_a_finished_run_again_starts_no_ray_and_sweeps_orphans(story: Story, tmp
     check_whole(mine.tables)
 
 
+def test_a_changed_picture_alone_is_worked_at_the_cost_of_one_inference(story: Story, tmp_path: Path) -> None:
+    """The rows of its unit's other pictures are carried over, also of one that is not there any more."""
+    mine = story.copied(tmp_path)
+    changed, gone = story.folder / "in" / "09.jpg", story.folder / "in" / "10.jpg"
+    before = {path: (path.read_bytes(), path.stat()) for path in (changed, gone)}
+    others = f"FROM DETECTIONS JOIN IMAGES USING (image_id) WHERE uri <> 'file://{changed}' ORDER BY ALL"
+    faces = f"SELECT uri, x1, y1, x2, y2, score, template, zoom, ellipse_angle {others}"
+    stand = mine.tables.query(faces)
+    sha = dict(mine.tables.query("SELECT uri, sha256 FROM IMAGES WHERE member IS NULL"))
+    try:
+        changed.write_bytes(cloud(305))
+        gone.unlink()
+        run = mine.again().expect(0)
+    finally:
+        for path, (data, times) in before.items():
+            path.write_bytes(data)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert "sources: 0 new, 1 changed, 60 as before, 1 no longer listed (their rows stay)" in run.err
+    facts = mine.tables.run_facts
+    assert facts["units"] == {"planned": UNITS, "committed_before": UNITS - 1, "worked": 1}
+    assert facts["this_run"]["pictures"] == 1
+    check_whole(mine.tables)
+    now = dict(mine.tables.query("SELECT uri, sha256 FROM IMAGES WHERE member IS NULL"))
+    assert {uri for uri, hash_ in now.items() if sha[uri] != hash_} == {f"file://{changed}"}
+    assert mine.tables.query(faces) == stand
+
+
 def test_new_pictures_changed_ones_and_another_input_are_worked_and_nothing_else(story: Story, tmp_path: Path) -> None:
-    """A changed loose picture is redone with its unit and its rows are replaced; a new tar elsewhere is added."""
+    """A changed loose picture is redone and its rows are replaced; a new tar elsewhere is added."""
     mine = story.copied(tmp_path)
     (tmp_path / "more.tar").write_bytes(tar_bytes([("a.jpg", cloud(300)), ("b.jpg", cloud(301))]))
     changed, new = story.folder / "in" / "09.jpg", story.folder / "in" / "99.jpg"
@@ -129,7 +156,7 @@ def test_new_pictures_changed_ones_and_another_input_are_worked_and_nothing_else
     assert "sources: 2 new, 1 changed, 61 as before" in run.err
     facts = mine.tables.run_facts
     assert facts["units"] == {"planned": UNITS + 2, "committed_before": UNITS - 1, "worked": 3}
-    assert facts["this_run"]["pictures"] == UNIT + 1 + 2
+    assert facts["this_run"]["pictures"] == 1 + 1 + 2
     check_whole(mine.tables, PICTURES + 3)
     now = dict(mine.tables.query("SELECT uri, sha256 FROM IMAGES WHERE member IS NULL"))
     assert {uri for uri, hash_ in now.items() if sha.get(uri) != hash_} == {f"file://{changed}", f"file://{new}"}

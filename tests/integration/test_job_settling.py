@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.job_pictures import cloud, deadly, faulty
-from tests.integration.job_runs import Ended, Job, Tables
+from tests.integration.job_runs import Ended, Job, Tables, everything_in
 from tests.integration.ray_head import RayHead
-from tests.unit.archives import tar_bytes
+from tests.unit.archives import tar_bytes, zip_bytes
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(1500)]
 
@@ -108,3 +108,48 @@ def test_a_picture_whose_reading_kills_the_reader_is_one_error_row(
     assert tables.statuses() == {f"in/{number:02}.jpg": "ok" for number in range(40)} | {"in/20 deadly.jpg": "internal"}
     assert tables.query("SELECT error_stage FROM IMAGES WHERE status = 'error'") == [("read",)]
     assert run.err.count("in a process of its own") == 1
+
+
+def test_retry_errors_works_error_rows_and_no_others(tmp_path: Path, ray_head: RayHead, model: Path) -> None:
+    """Loose, in a tar, a zip and a tar.gz; what is mended meanwhile becomes faces, what is not stays an error row."""
+    (tmp_path / "in").mkdir()
+    broken = tmp_path / "broken"
+    broken.touch()
+    members = [(f"{number}.jpg", cloud(60 + number)) for number in range(4)]
+    members[1:1] = [("mended.jpg", faulty(f"while:{broken}"))]
+    members[3:3] = [("crash.jpg", faulty("crash"))]
+    for name, data in members:
+        (tmp_path / "in" / name).write_bytes(data)
+    (tmp_path / "in" / "a.tar").write_bytes(tar_bytes(members))
+    (tmp_path / "in" / "b.tar.gz").write_bytes(tar_bytes(members, "w:gz"))
+    (tmp_path / "in" / "c.zip").write_bytes(zip_bytes(members))
+    options = ["--input", "in", "--output", "out", "--model", str(model), "--zooms", "0.5", "--no-report"]
+    Job(tmp_path / "log", ray_head.environment, *options, cwd=tmp_path).wait().expect(0)
+    tables = Tables(tmp_path / "out").validated()
+    bad = {
+        f"in/{place}{name}"
+        for place in ("", "a.tar::", "b.tar.gz::", "c.zip::")
+        for name in ("mended.jpg", "crash.jpg")
+    }
+    first = tables.statuses()
+    assert {name for name, status in first.items() if status == "decoder_crashed"} == bad
+    others = "FROM DETECTIONS JOIN IMAGES USING (image_id) WHERE NOT concat(uri, member) LIKE '%mended%' ORDER BY ALL"
+    faces = f"SELECT uri, member, x1, y1, x2, y2, score, template, zoom, ellipse_angle {others}"
+    stand = tables.query(faces)
+    assert stand
+
+    broken.unlink()
+    again = [*options, "--retry", "errors"]
+    run = Job(tmp_path / "log", ray_head.environment, *again, cwd=tmp_path).wait().expect(0)
+    assert "4 units with error rows: they are tried again" in run.err
+    assert tables.validated().run_facts["this_run"]["pictures"] == len(bad)
+    assert tables.run_facts["output"]["error"] == len(bad) / 2
+    assert tables.statuses() == {name: "ok" if "mended" in name else status for name, status in first.items()}
+    assert tables.query(faces) == stand
+    assert tables.whole()
+    mended = "WHERE concat(uri, member) LIKE '%mended%' AND error_class IS NULL AND width = 41"
+    assert tables.query(f"SELECT count(*) FROM IMAGES {mended}") == [(4,)]
+
+    before = everything_in(tables.folder / "images")
+    Job(tmp_path / "log", ray_head.environment, *options, cwd=tmp_path).wait().expect(0)
+    assert everything_in(tables.folder / "images") == before, "without --retry an error row is done"

@@ -27,6 +27,7 @@ from tinyface_core.errors import ClaimError, OutputError, StorageError
 from tinyface_core.storage import Storage
 from tinyface_core.tables.commit import ROW_GROUP_ROWS, Committer, Swept
 from tinyface_core.tables.footer import committed, detections_uri, images_uri
+from tinyface_core.tables.redo import UnitWork
 from tinyface_core.tables.schema import DETECTIONS_SCHEMA, FORMAT_VERSION, images_schema
 from tinyface_core.tables.unit_tables import UnitTotals, sum_totals, unit_tables
 
@@ -91,7 +92,7 @@ UNIT = make_unit(8)
 
 def test_a_commit_is_two_files_and_counts_as_done(output: Output) -> None:
     rows = make_rows(UNIT, faces=3, failing={1: CORRUPT, 2: UNREADABLE, 5: CORRUPT}, skipped={".json": 2})
-    totals = output.committer.write(UNIT, "sources", rows)
+    totals = output.committer.write(UnitWork.whole(UNIT), "sources", rows).unit
     assert totals == UnitTotals(8, 15, {"corrupt": 2, "unreadable": 1}, {".json": 2})
     record = output.committed()[UNIT.name]
     assert output.files("images") == [f"part-{UNIT.name}.parquet"]
@@ -108,7 +109,7 @@ def test_files_have_the_constant_schema_checksums_and_footers(output: Output) ->
     carried = (pa.field("year", pa.int16()), pa.field("place", pa.dictionary(pa.int8(), pa.string())))
     values = {"year": 1911, "place": "Berlin"}
     driver = output.new_driver(carried=carried)
-    driver.write(UNIT, "sources", make_rows(UNIT, carried=carried, carried_values=values))
+    driver.write(UnitWork.whole(UNIT), "sources", make_rows(UNIT, carried=carried, carried_values=values))
     for table, schema in (("images", images_schema(carried)), ("detections", DETECTIONS_SCHEMA)):
         path = output.folder / table / output.files(table)[0]
         file = pq.ParquetFile(path, page_checksum_verification=True)
@@ -147,7 +148,7 @@ def test_rows_are_sorted_and_a_pictures_faces_are_together_best_first(output: Ou
     }.items():
         field = rows.schema.field(name)
         rows = rows.set_column(rows.schema.get_field_index(name), field, pa.array(values, field.type))
-    output.committer.write(unit, "sources", rows)
+    output.committer.write(UnitWork.whole(unit), "sources", rows)
     images = pq.read_table(output.folder / "images")
     assert images["member"].to_pylist() == [None, "Z.jpg", "a/1.jpg", "b.jpg", "b.jpg", "ä.jpg"]
     expected = rows["image_id"].take(pa.array([4, 1, 3, 0, 5, 2])).to_pylist()
@@ -164,7 +165,7 @@ def test_a_unit_without_pictures_commits_both_files(output: Output) -> None:
     unit = Unit((Source("file:///empty.tar", Kind.TAR),), 0, None)
     rows = make_rows(make_unit(0, "none"), skipped={".txt": 9})
     rows = rows.set_column(0, rows.schema.field("unit"), pa.array([unit.name]))
-    totals = output.committer.write(unit, "sources", rows)
+    totals = output.committer.write(UnitWork.whole(unit), "sources", rows).unit
     assert totals == UnitTotals(0, 0, {}, {".txt": 9})
     assert output.committed()[unit.name].totals == totals
     assert output.counts() == (0, 0)
@@ -179,13 +180,13 @@ def test_rows_of_another_unit_or_not_all_rows_are_refused(output: Output) -> Non
         (make_rows(make_unit(8, "other")), "other units"),
     ):
         with pytest.raises(ValueError, match=message):
-            output.committer.write(UNIT, "sources", wrong)
+            output.committer.write(UnitWork.whole(UNIT), "sources", wrong)
     assert output.files("images") == output.files("detections") == []
 
 
 def test_killed_between_the_two_files_is_not_done_and_is_swept(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = make_rows(UNIT)
-    output.killed_before_write(1, monkeypatch, lambda: output.committer.write(UNIT, "sources", rows))
+    output.killed_before_write(1, monkeypatch, lambda: output.committer.write(UnitWork.whole(UNIT), "sources", rows))
     assert (len(output.files("images")), len(output.files("detections"))) == (0, 1)
     assert output.committed() == {}
     assert output.new_driver().sweep({UNIT.name}) == Swept(detections=1)
@@ -196,19 +197,19 @@ def test_same_rows_again_keep_the_orphan_other_rows_replace_it(output: Output, m
     """After a kill between the files: a redo with equal rows takes the file up, one with others leaves it behind;
     either way the join is exact, at once and after the sweep."""
     rows, others = make_rows(UNIT, faces=2), make_rows(UNIT, faces=5, seed=9)
-    output.killed_before_write(1, monkeypatch, lambda: output.committer.write(UNIT, "sources", rows))
+    output.killed_before_write(1, monkeypatch, lambda: output.committer.write(UnitWork.whole(UNIT), "sources", rows))
     [orphan] = output.files("detections")
     before = os.stat(output.folder / "detections" / orphan).st_mtime_ns
     driver = output.new_driver()
-    driver.write(UNIT, "sources", rows)
+    driver.write(UnitWork.whole(UNIT), "sources", rows)
     assert output.files("detections") == [orphan]
     assert os.stat(output.folder / "detections" / orphan).st_mtime_ns == before
     assert output.counts() == (8, 16)
 
-    output.killed_before_write(1, monkeypatch, lambda: driver.write(UNIT, "sources", others))
+    output.killed_before_write(1, monkeypatch, lambda: driver.write(UnitWork.whole(UNIT), "sources", others))
     assert output.counts() == (8, 16)  # the old record still stands
     driver = output.new_driver()
-    driver.write(UNIT, "sources", others)
+    driver.write(UnitWork.whole(UNIT), "sources", others)
     assert len(output.files("detections")) == 2
     assert output.counts() == (8, 40)
     assert driver.sweep({UNIT.name}) == Swept(detections=1)
@@ -241,9 +242,11 @@ def test_any_number_of_kills_leaves_exact_counts(
             commit = unit_tables(unit.name, rows).commit
             needed = 1 if f"part-{unit.name}-{commit}.parquet" in before else 2
             if writes < needed:
-                output.killed_before_write(writes, patch, lambda d=driver, u=unit, r=rows: d.write(u, "sources", r))
+                output.killed_before_write(
+                    writes, patch, lambda d=driver, u=unit, r=rows: d.write(UnitWork.whole(u), "sources", r)
+                )
             else:
-                driver.write(unit, "sources", rows)
+                driver.write(UnitWork.whole(unit), "sources", rows)
                 faces_of[unit.name] = faces
             done = output.committed()
             if done:
@@ -251,7 +254,7 @@ def test_any_number_of_kills_leaves_exact_counts(
     driver = output.new_driver()
     for unit in units:
         if unit.name not in output.committed():
-            driver.write(unit, "sources", make_rows(unit, faces=1))
+            driver.write(UnitWork.whole(unit), "sources", make_rows(unit, faces=1))
             faces_of[unit.name] = 1
     driver.sweep(names)
     assert len(output.files("detections")) == len(output.files("images")) == 4
@@ -263,14 +266,14 @@ def test_any_number_of_kills_leaves_exact_counts(
 
 
 def test_a_record_whose_detections_are_gone_is_not_there(output: Output) -> None:
-    output.committer.write(UNIT, "sources", make_rows(UNIT))
+    output.committer.write(UnitWork.whole(UNIT), "sources", make_rows(UNIT))
     os.unlink(output.folder / "detections" / output.files("detections")[0])
     assert output.committed() == {}
 
 
 def test_only_our_files_are_records(output: Output) -> None:
     """Foreign, renamed, spoilt and empty files in images/ count for nothing, and no sweep touches foreign names."""
-    output.committer.write(UNIT, "sources", make_rows(UNIT))
+    output.committer.write(UnitWork.whole(UNIT), "sources", make_rows(UNIT))
     mine = output.folder / "images" / output.files("images")[0]
     shutil.copy(mine, output.folder / "images" / f"part-{'0' * 32}.parquet")  # another unit's content
     pq.write_table(pa.table({"a": [1]}), output.folder / "images" / f"part-{'1' * 32}.parquet")
@@ -286,7 +289,7 @@ def test_only_our_files_are_records(output: Output) -> None:
 
 
 def test_a_record_under_another_units_name_is_not_one(output: Output) -> None:
-    output.committer.write(UNIT, "sources", make_rows(UNIT))
+    output.committer.write(UnitWork.whole(UNIT), "sources", make_rows(UNIT))
     [name] = output.files("images")
     os.rename(output.folder / "images" / name, output.folder / "images" / f"part-{'0' * 32}.parquet")
     assert output.committed() == {}
@@ -296,7 +299,7 @@ def test_footer_longer_than_the_first_read(output: Output) -> None:
     """Many carried columns make a footer that does not fit into the tail that is read first."""
     carried = [pa.field(f"carried_{i:03d}_{'x' * 60}", pa.string()) for i in range(150)]
     rows = make_rows(UNIT, carried=tuple(carried), carried_values={field.name: "v" * 50 for field in carried})
-    output.new_driver(carried=carried).write(UNIT, "sources", rows)
+    output.new_driver(carried=carried).write(UnitWork.whole(UNIT), "sources", rows)
     data = (output.folder / "images" / output.files("images")[0]).read_bytes()
     assert int.from_bytes(data[-8:-4], "little") > 16 << 10
     assert output.committed()[UNIT.name].totals.pictures == 8
@@ -305,21 +308,21 @@ def test_footer_longer_than_the_first_read(output: Output) -> None:
 def test_units_that_are_not_planned_go_with_their_faces(output: Output) -> None:
     kept, gone = make_unit(3, "kept"), make_unit(3, "gone")
     for unit in (kept, gone):
-        output.committer.write(unit, "sources", make_rows(unit, faces=2))
+        output.committer.write(UnitWork.whole(unit), "sources", make_rows(unit, faces=2))
     assert output.committer.sweep({kept.name}) == Swept(images=1, detections=1)
     assert output.committed().keys() == {kept.name}
     assert output.counts() == (3, 6)
 
 
 def test_an_output_is_never_cleaned_by_an_empty_plan(output: Output) -> None:
-    output.committer.write(UNIT, "sources", make_rows(UNIT))
+    output.committer.write(UnitWork.whole(UNIT), "sources", make_rows(UNIT))
     with pytest.raises(OutputError, match="the plan names none"):
         output.committer.sweep(set())
     assert output.counts() == (8, 16)
 
 
 def test_retired_units_are_not_committed_and_their_faces_are_swept(output: Output) -> None:
-    output.committer.write(UNIT, "sources", make_rows(UNIT))
+    output.committer.write(UnitWork.whole(UNIT), "sources", make_rows(UNIT))
     output.committer.retire([UNIT.name, "f" * 32])
     assert output.committed() == {}
     assert output.committer.sweep({UNIT.name}) == Swept(detections=1)
@@ -328,7 +331,7 @@ def test_retired_units_are_not_committed_and_their_faces_are_swept(output: Outpu
 def test_what_is_known_saves_reading_but_never_decides(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     other = make_unit(3, "other")
     for unit in (UNIT, other):
-        output.committer.write(unit, "sources", make_rows(unit))
+        output.committer.write(UnitWork.whole(unit), "sources", make_rows(unit))
     known, writer = {name: record.commit for name, record in output.committed().items()}, output.committer
     output.committer = output.new_driver()
     opened = []
@@ -337,7 +340,7 @@ def test_what_is_known_saves_reading_but_never_decides(output: Output, monkeypat
     assert output.committer.sweep({UNIT.name, other.name}, known) == Swept()
     assert writer.sweep({UNIT.name, other.name}) == Swept()  # it knows what it wrote
     assert opened == []
-    output.committer.write(UNIT, "sources", make_rows(UNIT, seed=5))  # `known` is now out of date
+    output.committer.write(UnitWork.whole(UNIT), "sources", make_rows(UNIT, seed=5))  # `known` is now out of date
     assert output.committer.sweep({UNIT.name, other.name}, known) == Swept(detections=1)
     assert opened == [images_uri(output.uri, UNIT.name)]
     assert output.counts() == (11, 22)
@@ -354,7 +357,7 @@ def test_a_half_written_file_of_a_dead_process_is_swept(output: Output, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", rename)
-        output.committer.write(UNIT, "sources", make_rows(UNIT))
+        output.committer.write(UnitWork.whole(UNIT), "sources", make_rows(UNIT))
     for path in left:
         os.rename(path + ".copy", path)
     assert output.counts() == (8, 16)
@@ -377,12 +380,12 @@ def test_sweeping_while_writing_loses_nothing(output: Output) -> None:
 
     sweeper = threading.Thread(target=keep_sweeping)
     for unit in units:
-        output.committer.write(unit, "sources", rows[unit.name][0])
+        output.committer.write(UnitWork.whole(unit), "sources", rows[unit.name][0])
     sweeper.start()
     try:
         for turn in range(25):
             for unit in units:
-                output.committer.write(unit, "sources", rows[unit.name][turn % 2])
+                output.committer.write(UnitWork.whole(unit), "sources", rows[unit.name][turn % 2])
                 assert unit.name in output.committed()
     finally:
         stop.set()
@@ -403,7 +406,7 @@ def test_no_write_or_delete_without_the_claim(output: Output) -> None:
 
     driver = output.new_driver(check=check)
     with pytest.raises(ClaimError):
-        driver.write(UNIT, "sources", make_rows(UNIT))
+        driver.write(UnitWork.whole(UNIT), "sources", make_rows(UNIT))
     assert (len(output.files("images")), len(output.files("detections"))) == (0, 1)
     with pytest.raises(ClaimError):
         driver.sweep({UNIT.name})
@@ -413,7 +416,7 @@ def test_no_write_or_delete_without_the_claim(output: Output) -> None:
 
 
 def test_a_store_that_fails_leaves_the_old_commit(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-    output.committer.write(UNIT, "sources", make_rows(UNIT))
+    output.committer.write(UnitWork.whole(UNIT), "sources", make_rows(UNIT))
 
     def full(storage: Storage, uri: str, data: bytes) -> None:
         raise StorageError("disk full")
@@ -421,16 +424,18 @@ def test_a_store_that_fails_leaves_the_old_commit(output: Output, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(Storage, "write", full)
         with pytest.raises(StorageError):
-            output.committer.write(UNIT, "sources", make_rows(UNIT, faces=5))
+            output.committer.write(UnitWork.whole(UNIT), "sources", make_rows(UNIT, faces=5))
     assert output.counts() == (8, 16)
-    output.committer.write(UNIT, "sources", make_rows(UNIT, faces=5))  # the unit is free again
+    output.committer.write(UnitWork.whole(UNIT), "sources", make_rows(UNIT, faces=5))  # the unit is free again
     assert output.counts() == (8, 40)
 
 
 def test_many_threads_commit_at_a_time(output: Output) -> None:
     units = [make_unit(5, f"u{i}") for i in range(24)]
     threads = [
-        threading.Thread(target=output.committer.write, args=(unit, "sources", make_rows(unit, faces=2)))
+        threading.Thread(
+            target=output.committer.write, args=(UnitWork.whole(unit), "sources", make_rows(unit, faces=2))
+        )
         for unit in units
     ]
     for thread in threads:
@@ -494,7 +499,7 @@ def test_large_units_have_row_groups_for_analytics(output: Output) -> None:
     many = rows.take(pa.array(np.zeros(size, np.int64)))
     many = many.set_column(2, rows.schema.field("index"), pa.array(np.arange(size), pa.int32()))
     end = rows.slice(8).set_column(3, rows.schema.field("count"), pa.array([size], pa.int32()))
-    output.committer.write(UNIT, "sources", pa.concat_tables([many, end]))
+    output.committer.write(UnitWork.whole(UNIT), "sources", pa.concat_tables([many, end]))
     metadata = pq.read_metadata(output.folder / "images" / output.files("images")[0])
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [ROW_GROUP_ROWS, 10]
 
@@ -508,7 +513,9 @@ class TestReaders:
         for i in range(3):
             unit = make_unit(4, f"u{i}")
             failing = {i: replace(CORRUPT, message=f"message {i}")} if i else {}
-            output.committer.write(unit, "sources", make_rows(unit, faces=faces if i else 0, failing=failing))
+            output.committer.write(
+                UnitWork.whole(unit), "sources", make_rows(unit, faces=faces if i else 0, failing=failing)
+            )
         return 6 * faces
 
     def test_duckdb(self, output: Output, faces: int) -> None:

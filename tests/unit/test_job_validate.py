@@ -10,6 +10,7 @@ from options import run_job
 from tests.unit.row_samples import make_rows, make_unit
 from tinyface_core.storage import Storage
 from tinyface_core.tables.commit import Committer
+from tinyface_core.tables.redo import UnitWork
 from validate import app
 
 
@@ -17,7 +18,9 @@ from validate import app
 def output(tmp_path: Path) -> Path:
     folder = tmp_path / "out"
     unit = make_unit(3)
-    Committer(Storage(), Storage().canonical(str(folder)), "settings", "model").write(unit, "sources", make_rows(unit))
+    Committer(Storage(), Storage().canonical(str(folder)), "settings", "model").write(
+        UnitWork.whole(unit), "sources", make_rows(unit)
+    )
     (folder / "run.json").write_text("{}")
     (folder / "_SUCCESS").write_text("")
     return folder

@@ -24,6 +24,7 @@ from tinyface_core.tables import check_files, check_unit, validate
 from tinyface_core.tables.commit import Committer, encode
 from tinyface_core.tables.digest import commit_of
 from tinyface_core.tables.footer import Footer, detections_uri, images_uri
+from tinyface_core.tables.redo import UnitWork
 from tinyface_core.tables.rules import FACE_IN_PICTURE_RULES, FACE_RULES, IMAGE_RULES
 from tinyface_core.tables.unit_tables import UnitTotals, unit_tables
 from tinyface_core.tables.validate import Report
@@ -58,7 +59,7 @@ def sound_output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sound") / "out"
     committer = Committer(STORAGE, uri(folder), "settings", "model")
     for unit in UNITS:
-        committer.write(unit, "sources", rows_of(unit))
+        committer.write(UnitWork.whole(unit), "sources", rows_of(unit))
     finish(folder)
     return folder
 
@@ -355,7 +356,7 @@ def test_carried_columns_and_units_without_rows_are_sound(tmp_path: Path) -> Non
     values = {"year": 1911, "tags": ["march", None], "at": None}
     for name, size in (("a", 4), ("none", 0)):
         unit = make_unit(size, name)
-        committer.write(unit, "sources", make_rows(unit, carried=carried, carried_values=values))
+        committer.write(UnitWork.whole(unit), "sources", make_rows(unit, carried=carried, carried_values=values))
     (tmp_path / "out" / "_SUCCESS").write_text("")
     (tmp_path / "out" / "run.json").write_text("{}")
     assert check(tmp_path / "out").violations == []

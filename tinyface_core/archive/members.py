@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinyface_core.archive.candidates import kind_of
-from tinyface_core.archive.record import Kind, Record, Source, UnitEnd, image_id_of
+from tinyface_core.archive.record import Kind, Part, Record, Source, UnitEnd, image_id_of
 from tinyface_core.errors import ErrorClass, PictureError, Stage
 
 # What a hostile or broken archive may cost. Real ones stay far below.
@@ -35,18 +35,25 @@ class Numbering:
     """Numbers the records of one unit, 0-based and without gaps, and counts what is skipped.
 
     only: indexes that are wanted (None: all). The others are numbered, but need not be read.
+    part: where only a part of the unit is numbered at all.
     """
 
     only: Set[int] | None = None
+    part: Part | None = None
     count: int = 0
+    _seen: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
 
     def wants_next(self) -> bool:
-        return self.only is None or self.count in self.only
+        return self._is_numbered() and (self.only is None or self.count in self.only)
 
     def pass_over(self) -> None:
         """Number a candidate that is not wanted."""
-        self.count += 1
+        self.count += self._is_numbered()
+        self._seen += 1
+
+    def _is_numbered(self) -> bool:
+        return self.part is None or self._seen in self.part
 
     def record(
         self,
@@ -73,7 +80,7 @@ class Numbering:
             carried={**source.carried, **(carried or {})},
             error=None if isinstance(outcome, bytes) else outcome,
         )
-        self.count += 1
+        self.pass_over()
         return record
 
     def end(self) -> UnitEnd:

@@ -28,7 +28,7 @@ def read_unit(
     carry: Sequence[str] = (),
     only: AbstractSet[int] | None = None,
 ) -> Iterator[Record | UnitEnd]:
-    """The unit's records in order, streamed, then one UnitEnd with its whole count.
+    """The unit's records in order, streamed, then one UnitEnd with its whole count; of a part the part's.
 
     An archive that breaks gives its rows so far and one error record with member None.
 
@@ -38,7 +38,7 @@ def read_unit(
     Raises:
         StorageError: the store cannot be reached, or refuses the credentials.
     """
-    numbering = Numbering(only)
+    numbering = Numbering(only, unit.part)
     try:
         yield from _records(unit, storage, candidates, numbering, carry)
     except StorageError:

@@ -48,6 +48,22 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some records of a unit, by index: `indexes`, and all from `onward` on (None: no others)."""
+
+    indexes: frozenset[int] = frozenset()
+    onward: int | None = None
+
+    def __contains__(self, index: int) -> bool:
+        return index in self.indexes or (self.onward is not None and index >= self.onward)
+
+    def first(self, count: int) -> list[int]:
+        """The lowest indexes of this part, ascending; fewer where it has no more."""
+        below = sorted(index for index in self.indexes if self.onward is None or index < self.onward)[:count]
+        return below if self.onward is None else [*below, *range(self.onward, self.onward + count - len(below))]
+
+
+@dataclass(frozen=True)
 class Unit:
     """Pictures that are worked and committed together.
 
@@ -55,6 +71,7 @@ class Unit:
     members start <= i < stop in the archive's own order (stop None: to its end); for Parquet, i counts rows.
     byte_offset: where the range begins in a split tar, or in the directory of a split zip; 0 where that is unknown.
     occurrences: member index -> occurrence, for members of a split archive whose name stood earlier in it.
+    part: the only records that are wanted of an archive's unit; they are numbered by themselves. A plan knows none.
     """
 
     sources: tuple[Source, ...]
@@ -62,15 +79,18 @@ class Unit:
     stop: int | None = None
     byte_offset: int = 0
     occurrences: dict[int, int] = field(default_factory=dict)
+    part: Part | None = None
 
     @property
     def name(self) -> str:
-        """Hex of blake2b-128 over the ordered (uri, member range); versions are left out on purpose."""
+        """Hex of blake2b-128 over the ordered (uri, member range) and the part; versions are left out on purpose."""
         digest = hashlib.blake2b(digest_size=16)
         for source in self.sources:
             digest.update(source.uri.encode("utf-8", "surrogateescape") + b"\0")
         if self.start is not None:
             digest.update(f"{self.start}:{'' if self.stop is None else self.stop}".encode())
+        if self.part is not None:
+            digest.update(f"\0{sorted(self.part.indexes)}{self.part.onward}".encode())
         return digest.hexdigest()
 
 

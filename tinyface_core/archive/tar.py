@@ -39,7 +39,8 @@ def read_tar(unit: Unit, storage: Storage, candidates: CandidateFilter, numberin
     source = unit.sources[0]
     occurrences = Occurrences(unit.occurrences)
     # A stream asks once for the whole; ranges pay where most of it is not wanted.
-    seekable = source.kind is Kind.TAR and bool(unit.byte_offset or numbering.only is not None)
+    few = numbering.only is not None or unit.part is not None
+    seekable = source.kind is Kind.TAR and bool(unit.byte_offset or few)
     with _opened(unit, storage, seekable) as stream:
         for index, member in enumerate(Members(stream, seekable=seekable), start=unit.start or 0):
             if unit.stop is not None and index >= unit.stop:

@@ -31,6 +31,7 @@ NO_DETECTIONS = "the detections file that the footer names is missing"
 WRONG_SCHEMA = "the schema is not the constant one"
 OTHER_FOOTER = "the footer does not agree with that of the images file"
 WRONG_TOTALS = "the footer's totals are not those of the rows"
+WRONG_FAILED = "the records that failed, as the footer has them, are not as many as the error rows"
 MIXED_SETTINGS = "settings hash or model hash differ from other files"
 MIXED_CARRIED = "carried columns differ from other files"
 
@@ -134,7 +135,7 @@ class FileChecker:
         if file is None:
             return None
         own = Footer.from_metadata(file.metadata.metadata)
-        if own != replace(footer, sources_hash=None, totals=None):
+        if own != replace(footer, sources_hash=None, totals=None, failed=None):
             result.add(result.detections, OTHER_FOOTER, str(own))
         difference = _difference(file.schema_arrow, DETECTIONS_SCHEMA)
         if difference:
@@ -157,6 +158,9 @@ class FileChecker:
         result.totals = replace(check.totals, skipped=skipped)
         if detections is not None and result.totals != footer.totals:
             result.add(result.images, WRONG_TOTALS, f"footer {footer.totals}, rows {check.totals}")
+        failed, errors = footer.failed, sum(check.totals.errors.values())
+        if failed is not None and len(failed.indexes) + (failed.onward is not None) != errors:
+            result.add(result.images, WRONG_FAILED, f"footer {failed}, rows {errors}")
 
     def _open(self, name: str, result: UnitResult, files: ExitStack) -> pq.ParquetFile | None:
         """The file, whole in memory when it is small; its pages are verified as they are read."""

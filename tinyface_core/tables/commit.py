@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinyface_core.archive.record import Unit
 from tinyface_core.errors import OutputError
-from tinyface_core.storage import ObjectInfo, Storage
+from tinyface_core.storage import ObjectError, ObjectInfo, Storage
 from tinyface_core.tables.footer import (
     THREADS,
+    CommitRecord,
     Footer,
     batches,
     denied_stops_the_run,
@@ -35,7 +35,8 @@ from tinyface_core.tables.footer import (
     unit_of_images,
     unit_of_temporary,
 )
-from tinyface_core.tables.unit_tables import SORT_KEYS, UnitTotals, unit_tables
+from tinyface_core.tables.redo import UnitWork
+from tinyface_core.tables.unit_tables import SORT_KEYS, UnitTables, UnitTotals, amended, unit_tables
 
 ROW_GROUP_ROWS = 122_880  # a file of usual size is one group; DuckDB's own group size for the others
 _UNIQUE_IN_IMAGES = frozenset({"image_id", "sha256"})
@@ -61,6 +62,14 @@ class Swept:
         return Swept(
             self.images + other.images, self.detections + other.detections, self.temporaries + other.temporaries
         )
+
+
+@dataclass(frozen=True)
+class Written:
+    """One commit: what the unit holds now, and what of it was worked for it."""
+
+    unit: UnitTotals
+    worked: UnitTotals
 
 
 class Committer:
@@ -89,29 +98,44 @@ class Committer:
         for table in ("images", "detections"):
             storage.make_folder(f"{self._output_uri}/{table}")
 
-    def write(self, unit: Unit, sources_hash: str, rows: pa.Table) -> UnitTotals:
+    def write(self, work: UnitWork, sources_hash: str, rows: pa.Table) -> Written:
         """Commits one whole unit; once this returns, the unit is done, and it was not before.
 
         Args:
-            rows: as `UnitCollector.add` gives them.
+            rows: of the part that was worked, as `UnitCollector.add` gives them.
         Raises:
             StorageError: the store failed; the unit is as it was before, or done.
-            ValueError: the rows are not those of this unit, or not all.
+            OutputError: rows that stand cannot be read.
+            ValueError: the rows are not those of this part, or not all.
         """
-        tables = unit_tables(unit.name, rows, self._carried)
-        identity = (unit.name, tables.commit, self._settings_hash, self._model_hash)
+        unit = work.unit.name
+        worked = unit_tables(work.part.name, rows, self._carried)
+        tables = worked if work.stands is None else self._amended(work, work.stands, worked)
+        identity = (unit, tables.commit, self._settings_hash, self._model_hash)
         detections = encode(tables.detections, Footer(*identity), _UNIQUE_IN_DETECTIONS)
-        record = Footer(*identity, sources_hash=sources_hash, totals=tables.totals)
+        record = Footer(*identity, sources_hash=sources_hash, totals=tables.totals, failed=work.failed(rows))
         images = encode(tables.images, record, _UNIQUE_IN_IMAGES, SORT_KEYS)
-        where = detections_uri(self._output_uri, unit.name, tables.commit)
-        with denied_stops_the_run(), self._alone_with(unit.name):
+        where = detections_uri(self._output_uri, unit, tables.commit)
+        with denied_stops_the_run(), self._alone_with(unit):
             if self._storage.stat(where) is None:  # else the same rows, of a driver that died before its record
                 self._check()
                 self._storage.write(where, detections)
             self._check()
-            self._storage.write(images_uri(self._output_uri, unit.name), images)
-        self._written[unit.name] = tables.commit
-        return tables.totals
+            self._storage.write(images_uri(self._output_uri, unit), images)
+        self._written[unit] = tables.commit
+        return Written(tables.totals, worked.totals)
+
+    def _amended(self, work: UnitWork, stands: CommitRecord, worked: UnitTables) -> UnitTables:
+        where = (stands.uri, detections_uri(self._output_uri, stands.unit, stands.commit))
+        try:
+            with denied_stops_the_run():
+                images, detections = (pq.read_table(pa.BufferReader(self._storage.read(uri))) for uri in where)
+        except (ObjectError, pa.ArrowException, OSError) as error:
+            raise OutputError(
+                f"{stands.uri}: rows that have not changed cannot be carried over: {error}. Delete this file: the same "
+                "command then works its pictures anew."
+            ) from error
+        return amended(work.unit.name, images, detections, work.replaced, worked, self._carried)
 
     def sweep(self, planned: AbstractSet[str], known: Mapping[str, str] | None = None) -> Swept:
         """Deletes images files of units that are not planned, detections files that no images footer names, and

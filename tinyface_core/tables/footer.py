@@ -16,11 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tinyface_core.archive.record import Part
 from tinyface_core.errors import StorageError
 from tinyface_core.storage import ObjectChanged, ObjectDenied, ObjectInfo, ObjectMissing, Storage
 from tinyface_core.tables.schema import FORMAT_VERSION
@@ -77,7 +78,11 @@ def is_part(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What is written into both files of a unit. Only the images footer has sources_hash and totals."""
+    """What is written into both files of a unit. Only the images footer has sources_hash, totals and failed.
+
+    failed: which records of an archive's unit are error rows, by their index in the unit; None for loose pictures,
+    whose rows tell.
+    """
 
     unit: str
     commit: str
@@ -85,6 +90,7 @@ class Footer:
     model_hash: str
     sources_hash: str | None = None
     totals: UnitTotals | None = None
+    failed: Part | None = None
     format_version: int = FORMAT_VERSION
 
     def metadata(self) -> dict[str, str]:
@@ -103,6 +109,8 @@ class Footer:
             plain["faces"] = str(self.totals.faces)
             plain["errors"] = json.dumps(self.totals.errors, sort_keys=True)
             plain["skipped"] = json.dumps(self.totals.skipped, sort_keys=True)
+        if self.failed is not None:
+            plain["failed"] = json.dumps({"indexes": sorted(self.failed.indexes), "onward": self.failed.onward})
         return {_PREFIX + key: value for key, value in plain.items()}
 
     @classmethod
@@ -129,10 +137,15 @@ class Footer:
                 model_hash=sys.intern(plain["model_hash"]),
                 sources_hash=plain.get("sources_hash"),
                 totals=totals,
+                failed=_part(json.loads(plain["failed"])) if "failed" in plain else None,
                 format_version=int(plain["format_version"]),
             )
         except (KeyError, ValueError):
             return None
+
+
+def _part(value: dict[str, Any]) -> Part:
+    return Part(frozenset(value["indexes"]), value["onward"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import sys
 
 import pyarrow as pa
 
+from tinyface_core.archive.record import Part
 from tinyface_core.tables.footer import Footer
 from tinyface_core.tables.schema import DETECTIONS_SCHEMA, FORMAT_VERSION, images_schema
 from tinyface_core.tables.unit_tables import UnitTotals
@@ -54,6 +55,8 @@ _METADATA = {
     "faces": "images only: rows of detections",
     "errors": "images only: error rows by class, as JSON",
     "skipped": "images only: files and members that are no candidates, by extension, as JSON",
+    "failed": "images of an archive only: which of the unit's records are error rows, as JSON: their indexes, and from "
+    "where on the archive could not be read",
 }
 
 
@@ -84,7 +87,7 @@ def _doc(column: pa.Field) -> str:
 
 
 def _metadata() -> str:
-    written = Footer("", "", "", "", sources_hash="", totals=UnitTotals()).metadata()
+    written = Footer("", "", "", "", sources_hash="", totals=UnitTotals(), failed=Part()).metadata()
     rows = [f"| `{key}` | {_METADATA[key.removeprefix('tinyface.')]} |" for key in written]
     return "\n".join(["| key | |", "|---|---|", *rows]) + "\n"
 

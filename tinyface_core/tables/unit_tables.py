@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,14 +75,64 @@ def unit_tables(unit_name: str, rows: pa.Table, carried: Iterable[pa.Field] = ()
     schema = images_schema(carried)
     images = _images(records, faces_N, schema)
     detections = _detections(images["image_id"], faces, faces_N)
+    return _committed(images, detections, json.loads(ends["skipped"][0].as_py() or "{}"), schema)
 
+
+def amended(
+    unit_name: str,
+    images: pa.Table,
+    detections: pa.Table,
+    replaced: Collection[str],
+    new: UnitTables,
+    carried: Iterable[pa.Field] = (),
+) -> UnitTables:
+    """The two tables of a committed unit, with other rows in the place of some.
+
+    Args:
+        images, detections: as they were committed. replaced: image_ids of pictures whose rows go.
+        new: tables of the rows that come instead, under any unit's name.
+    Raises:
+        ValueError: a new picture is there already, and not replaced.
+    """
+    schema, gone = images_schema(carried), pa.array(sorted(replaced), pa.string())
+    tables = [_standing(images, gone, schema), _standing(new.images, None, schema)]
+    pictures = pa.concat_tables(tables).combine_chunks()
+    pictures = pictures.take(_order(pictures.append_column("index", pa.array(np.arange(len(pictures))))))
+    if len(pc.unique(pictures["image_id"])) != len(pictures):
+        raise ValueError(f"unit {unit_name}: a picture has a row already that is not replaced")
+    unit = pa.repeat(pa.scalar(unit_name), len(pictures))
+    pictures = pictures.set_column(pictures.schema.get_field_index("unit"), pictures.schema.field("unit"), unit)
+    tables = [_standing(detections, gone, DETECTIONS_SCHEMA), _standing(new.detections, None, DETECTIONS_SCHEMA)]
+    faces = pa.concat_tables(tables).combine_chunks()
+    picture_K = pc.index_in(faces["image_id"], value_set=pictures["image_id"].combine_chunks())
+    faces = faces.take(pa.array(np.argsort(picture_K.to_numpy(), kind="stable")))
+    columns = ({name: table[name] for name in table.column_names} for table in (pictures, faces))
+    return _committed(
+        _table(next(columns), schema), _table(next(columns), DETECTIONS_SCHEMA), new.totals.skipped, schema
+    )
+
+
+def _standing(table: pa.Table, gone: pa.Array | None, schema: pa.Schema) -> pa.Table:
+    """Rows of other pictures than these, without `commit`, dictionaries spelled out so that tables can be joined."""
+    fields = [field for field in schema if field.name != "commit"]
+    plain = [
+        field.with_type(getattr(field.type, "value_type", field.type)) if pa.types.is_dictionary(field.type) else field
+        for field in fields
+    ]
+    if gone is not None:
+        table = table.filter(pc.invert(pc.is_in(table["image_id"], value_set=gone)))
+    return table.select([field.name for field in fields]).cast(pa.schema(plain))
+
+
+def _committed(images: pa.Table, detections: pa.Table, skipped: dict[str, int], schema: pa.Schema) -> UnitTables:
+    """Both tables with their hash, and what they add up to."""
     commit = commit_of((name, table[name]) for table in (images, detections) for name in table.column_names)
-    classes = pc.value_counts(pc.drop_null(records["error_class"]))
+    classes = pc.value_counts(pc.drop_null(images["error_class"].cast(pa.string())))
     totals = UnitTotals(
         pictures=len(images),
         faces=len(detections),
         errors={each["values"].as_py(): each["counts"].as_py() for each in classes},
-        skipped=json.loads(ends["skipped"][0].as_py() or "{}"),
+        skipped=skipped,
     )
     return UnitTables(
         _with_commit(images, commit, schema), _with_commit(detections, commit, DETECTIONS_SCHEMA), commit, totals
