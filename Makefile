@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)  ## find the faces of the bundled sample archive; the report lies in demo_output/
-	$(BIN)/python jobs/detect_archive.py --input demo/archive --output $(OUT)
+	$(BIN)/python jobs/detect_archive.py --input demo/archive --output $(OUT) --report-pictures 24
 	@echo "Report to open in a browser: $(abspath $(OUT))/report.html"
 
 test: test-unit test-integration  ## every test: unit, then integration (a Ray and an S3 server of their own)

@@ -66,7 +66,8 @@ def finish(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Co
     run.committer.sweep(to_do.plan.names(), to_do.commits())
     facts = _facts(run, to_do, worked, started, skipped)
     run.output.write_run(facts, started)
-    report_uri = _report(run, facts, anew=worked.units > 0) if run.job.report else None
+    anew = worked.units > 0 or run.job.report_pictures > 0
+    report_uri = _report(run, facts, anew=anew) if run.job.report else None
     run.claim.check()
     run.output.write_success()
     show_summary(facts, run.output.uri, report_uri)
@@ -77,7 +78,13 @@ def _report(run: Run, facts: Mapping[str, Any], *, anew: bool) -> str | None:
     uri = run.output.path("report.html")
     try:
         if anew or run.reading.storage.stat(uri) is None:
-            write_report(run.claim.guarded(), run.output.uri, facts, input_storage=run.reading.storage)
+            write_report(
+                run.claim.guarded(),
+                run.output.uri,
+                facts,
+                input_storage=run.reading.storage,
+                max_pictures=run.job.report_pictures,
+            )
         return uri
     except Exception:
         log.exception("the report could not be written; the tables are whole")

@@ -116,7 +116,9 @@ class DetectArchive:
     config: Annotated[Path | None, Parameter(group=_RUN)] = None
     "YAML file with any of these options; the command line wins."
     report: Annotated[bool, Parameter(group=_WRITE)] = True
-    "Write report.html at the end."
+    "Write report.html at the end; it shows no pictures but those that --report-pictures asks for."
+    report_pictures: Annotated[int, Parameter(group=_WRITE)] = 0
+    "Pictures that are drawn into report.html, with their faces: the most crowded, and those with the tiniest faces."
     storage: StorageFlags = StorageFlags()
 
     def __post_init__(self) -> None:
@@ -134,6 +136,7 @@ class DetectArchive:
             ),
             ("--cpus-per-actor", self.cpus_per_actor, self.cpus_per_actor > 0, "from 1 on"),
             ("--gpus-per-actor", self.gpus_per_actor, (self.gpus_per_actor or 0) >= 0, "from 0 on"),
+            ("--report-pictures", self.report_pictures, self.report_pictures >= 0, "from 0 on"),
             ("--max-error-share", self.max_error_share, 0 <= (self.max_error_share or 0) <= 1, "from 0 to 1"),
         ]
         for name, value, good, needed in checks:

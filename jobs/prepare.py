@@ -85,7 +85,13 @@ class Run:
     @cached_property
     def committer(self) -> Committer:
         hashes = self.decided.hash, self.decided.model.sha256
-        return Committer(self.reading.storage, self.output.uri, *hashes, self.reading.carried, check=self.claim.check)
+        where = self.reading.storage, self.output.uri
+        return Committer(*where, *hashes, self.reading.carried, removed=self.removed, check=self.claim.check)
+
+    @cached_property
+    def removed(self) -> frozenset[str]:
+        """Pictures that were taken out on request, and stay out."""
+        return frozenset().union(*self.output.removals())
 
 
 @contextmanager

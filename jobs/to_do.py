@@ -18,6 +18,7 @@ from tinyface_core.storage import ObjectError, Storage
 from tinyface_core.tables.footer import THREADS, CommitRecord, batches, committed
 from tinyface_core.tables.plan import Plan, PlanChange, expected_pictures, sources_hash, take
 from tinyface_core.tables.redo import UnitWork, least_work
+from tinyface_core.tables.removal import finish_removals
 from tinyface_core.tables.unit_tables import UnitTotals
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class ToDo:
     filter_id: str
     limit: int | None
     retry: bool = False
+    removed: frozenset[str] = frozenset()
     totals: dict[str, UnitTotals] = field(default_factory=dict)
     planned: int = 0
     units: int = 0
@@ -85,8 +87,8 @@ class ToDo:
         if record is None or record.settings_hash != self.settings_hash:
             return UnitWork.whole(unit)
         changed = not self._is_done(unit)
-        reading = self.reading
-        return least_work(unit, record, reading.storage, reading.carried, changed=changed, retry=self.retry)
+        where = self.reading.storage, self.reading.carried
+        return least_work(unit, record, *where, changed=changed, retry=self.retry, removed=self.removed)
 
     def commits(self) -> dict[str, str]:
         """unit -> commit of what was committed before this run."""
@@ -139,6 +141,7 @@ def find_to_do(run: Run, sources: Iterable[Source]) -> ToDo:
 
     change = plan.update(sources, cut, retire=retire)
     log.info(_told(change))
+    finish_removals(reading.storage, output, run.committer)
     to_do = ToDo(
         plan,
         committed(reading.storage, output.uri),
@@ -147,6 +150,7 @@ def find_to_do(run: Run, sources: Iterable[Source]) -> ToDo:
         json.dumps(asdict(reading.candidates), sort_keys=True),
         run.job.limit,
         run.job.retry == "errors",
+        run.removed,
     )
     if change.units_unchanged or change.retired:
         run.committer.sweep(plan.names(), to_do.commits())

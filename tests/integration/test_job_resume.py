@@ -138,6 +138,30 @@ def test_a_changed_picture_alone_is_worked_at_the_cost_of_one_inference(story: S
     assert mine.tables.query(faces) == stand
 
 
+def test_a_picture_that_was_taken_out_stays_out(story: Story, tmp_path: Path) -> None:
+    """Also when its neighbour is worked again, and when it changes itself: that costs no inference."""
+    mine = story.copied(tmp_path)
+    gone, changed = story.folder / "in" / "12.jpg", story.folder / "in" / "13.jpg"
+    before = {path: (path.read_bytes(), path.stat()) for path in (changed, gone)}
+    removal = Job(
+        mine.folder / "log", mine.environment, str(mine.tables.folder), "--uri", str(gone), script="remove.py"
+    )
+    assert "1 picture with" in removal.wait().expect(0).out
+    assert f"file://{gone}" not in dict(mine.tables.query("SELECT uri, sha256 FROM IMAGES"))
+    assert mine.tables.validated().whole()
+    try:
+        changed.write_bytes(cloud(306))
+        gone.write_bytes(cloud(307))
+        mine.again().expect(0)
+    finally:
+        for path, (data, times) in before.items():
+            path.write_bytes(data)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert mine.tables.run_facts["this_run"]["pictures"] == 1
+    check_whole(mine.tables, PICTURES - 1)
+    assert f"file://{gone}" not in dict(mine.tables.query("SELECT uri, sha256 FROM IMAGES"))
+
+
 def test_new_pictures_changed_ones_and_another_input_are_worked_and_nothing_else(story: Story, tmp_path: Path) -> None:
     """A changed loose picture is redone and its rows are replaced; a new tar elsewhere is added."""
     mine = story.copied(tmp_path)

@@ -149,7 +149,7 @@ def test_rows_that_cannot_be_carried_over_are_named_and_nothing_is_written(tmp_p
     before = Path(output.record.uri.removeprefix("file://")).read_bytes()
     (detections,) = (tmp_path / "detections").iterdir()
     detections.write_bytes(b"PAR1")
-    with pytest.raises(OutputError, match="Delete this file: the same command then works its pictures anew"):
+    with pytest.raises(OutputError, match=r"Delete this file: detect_archive\.py then works its pictures anew"):
         output.committer.write(work, "sources 2", make_rows(work.part))
     assert Path(output.record.uri.removeprefix("file://")).read_bytes() == before
 

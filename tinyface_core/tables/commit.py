@@ -14,16 +14,16 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tinyface_core.errors import OutputError
-from tinyface_core.storage import ObjectError, ObjectInfo, Storage
+from tinyface_core.storage import ObjectInfo, Storage
 from tinyface_core.tables.footer import (
     THREADS,
-    CommitRecord,
     Footer,
     batches,
     denied_stops_the_run,
@@ -35,8 +35,8 @@ from tinyface_core.tables.footer import (
     unit_of_images,
     unit_of_temporary,
 )
-from tinyface_core.tables.redo import UnitWork
-from tinyface_core.tables.unit_tables import SORT_KEYS, UnitTables, UnitTotals, amended, unit_tables
+from tinyface_core.tables.redo import UnitWork, committed_tables
+from tinyface_core.tables.unit_tables import SORT_KEYS, UnitTables, UnitTotals, amended, unit_tables, without
 
 ROW_GROUP_ROWS = 122_880  # a file of usual size is one group; DuckDB's own group size for the others
 _UNIQUE_IN_IMAGES = frozenset({"image_id", "sha256"})
@@ -83,14 +83,17 @@ class Committer:
         model_hash: str,
         carried: Iterable[pa.Field] = (),
         *,
+        removed: AbstractSet[str] = frozenset(),
         check: Callable[[], None] = _nothing,
     ) -> None:
-        """check: called before every write and delete; raises ClaimError when this driver may not write any more."""
+        """removed: image_ids that are kept out of all that is written. check: called before every write and delete;
+        raises ClaimError when this driver may not write any more."""
         self._storage = storage
         self._output_uri = output_uri.rstrip("/")
         self._settings_hash = settings_hash
         self._model_hash = model_hash
         self._carried = tuple(carried)
+        self._removed = removed
         self._check = check
         self._written: dict[str, str] = {}  # unit -> commit
         self._busy: set[str] = set()
@@ -108,34 +111,31 @@ class Committer:
             OutputError: rows that stand cannot be read.
             ValueError: the rows are not those of this part, or not all.
         """
-        unit = work.unit.name
         worked = unit_tables(work.part.name, rows, self._carried)
-        tables = worked if work.stands is None else self._amended(work, work.stands, worked)
-        identity = (unit, tables.commit, self._settings_hash, self._model_hash)
-        detections = encode(tables.detections, Footer(*identity), _UNIQUE_IN_DETECTIONS)
-        record = Footer(*identity, sources_hash=sources_hash, totals=tables.totals, failed=work.failed(rows))
+        tables, gone = worked, work.replaced
+        if work.stands is not None:
+            images, detections = committed_tables(self._storage, self._output_uri, work.stands)
+            tables = amended(work.unit.name, (images, detections), gone, worked, self._carried)
+        if self._removed:
+            tables = without(tables, self._removed, self._carried)
+            rows = rows.filter(pc.invert(pc.is_in(rows["image_id"], value_set=pa.array(sorted(self._removed)))))
+        identity = (work.unit.name, tables.commit, self._settings_hash, self._model_hash)
+        self.put(Footer(*identity, sources_hash, tables.totals, work.failed(rows)), tables)
+        return Written(tables.totals, worked.totals)
+
+    def put(self, record: Footer, tables: UnitTables) -> None:
+        """Writes the two files of a unit, the commit record last. Raises: StorageError."""
+        plain = replace(record, sources_hash=None, totals=None, failed=None)
+        detections = encode(tables.detections, plain, _UNIQUE_IN_DETECTIONS)
         images = encode(tables.images, record, _UNIQUE_IN_IMAGES, SORT_KEYS)
-        where = detections_uri(self._output_uri, unit, tables.commit)
-        with denied_stops_the_run(), self._alone_with(unit):
+        where = detections_uri(self._output_uri, record.unit, record.commit)
+        with denied_stops_the_run(), self._alone_with(record.unit):
             if self._storage.stat(where) is None:  # else the same rows, of a driver that died before its record
                 self._check()
                 self._storage.write(where, detections)
             self._check()
-            self._storage.write(images_uri(self._output_uri, unit), images)
-        self._written[unit] = tables.commit
-        return Written(tables.totals, worked.totals)
-
-    def _amended(self, work: UnitWork, stands: CommitRecord, worked: UnitTables) -> UnitTables:
-        where = (stands.uri, detections_uri(self._output_uri, stands.unit, stands.commit))
-        try:
-            with denied_stops_the_run():
-                images, detections = (pq.read_table(pa.BufferReader(self._storage.read(uri))) for uri in where)
-        except (ObjectError, pa.ArrowException, OSError) as error:
-            raise OutputError(
-                f"{stands.uri}: rows that have not changed cannot be carried over: {error}. Delete this file: the same "
-                "command then works its pictures anew."
-            ) from error
-        return amended(work.unit.name, images, detections, work.replaced, worked, self._carried)
+            self._storage.write(images_uri(self._output_uri, record.unit), images)
+        self._written[record.unit] = record.commit
 
     def sweep(self, planned: AbstractSet[str], known: Mapping[str, str] | None = None) -> Swept:
         """Deletes images files of units that are not planned, detections files that no images footer names, and

@@ -2,7 +2,7 @@
 
     images/part-<unit>.parquet, detections/part-<unit>-<commit>.parquet     the tables
     run.json        the latest run        _SUCCESS    the tables are exact as they lie there
-    _run/           settings.json, plan/, claims/, runs/<time>.json, attempts/<unit>.json
+    _run/           settings.json, plan/, claims/, runs/<time>.json, attempts/<unit>.json, removed/<hash>.json
 
 Knows names and states of these; not the tables' rows, nor what is in a plan or a claim.
 """
@@ -26,7 +26,7 @@ from tinyface_core.storage import ObjectError, ObjectMissing, Storage
 from tinyface_core.tables.footer import is_part
 
 SETTINGS = "_run/settings.json"
-_ATTEMPTS = "_run/attempts"
+_ATTEMPTS, _REMOVED = "_run/attempts", "_run/removed"
 # What may lie in a folder that is still empty: claims are taken before the settings are written, a driver killed
 # while writing leaves a hidden temporary file, and file managers leave theirs.
 _NOT_FOREIGN = re.compile(r"_run/(claims/|probe-|\.[^/]+\.tmp$)|(.*/)?(\.DS_Store|Thumbs\.db|desktop\.ini)$")
@@ -239,6 +239,18 @@ class OutputFolder:
             self.write_json(f"{_ATTEMPTS}/{unit}.json", {str(index): count for index, count in counts.items()})
         else:
             self._storage.delete(self.path(f"{_ATTEMPTS}/{unit}.json"))
+
+    def removals(self) -> dict[frozenset[str], bool]:
+        """Pictures (image_ids) that are taken out on request -> whether the tables are without them already."""
+        names = [info.uri.removeprefix(f"{self.uri}/") for info in self._storage.list(self.path(f"{_REMOVED}/"))]
+        found = [self.read_json(name) for name in names if name.endswith(".json")]
+        return {frozenset(each["image_ids"]): bool(each["done"]) for each in found if each is not None}
+
+    def write_removal(self, image_ids: Set[str], *, done: bool) -> None:
+        """Notes that these pictures are to stay out of all that is written from now on."""
+        ids = sorted(image_ids)
+        name = hashlib.blake2b("".join(ids).encode(), digest_size=16).hexdigest()
+        self.write_json(f"{_REMOVED}/{name}.json", {"image_ids": ids, "done": done})
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ rest of the unit's rows is carried over from its tables. Knows rows and sources;
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tinyface_core.archive.record import Part, Source, Unit, image_id_of
+from tinyface_core.errors import OutputError
 from tinyface_core.storage import ObjectError, Storage
-from tinyface_core.tables.footer import CommitRecord, Footer
+from tinyface_core.tables.footer import CommitRecord, Footer, denied_stops_the_run, detections_uri
 from tinyface_core.tables.plan_rows import sources_array
 
 
@@ -57,10 +59,12 @@ def least_work(
     *,
     changed: bool,
     retry: bool,
+    removed: AbstractSet[str] = frozenset(),
 ) -> UnitWork:
     """The least that brings a committed unit up to date; the whole unit where its tables do not tell.
 
     Args:
+        removed: image_ids that have no rows, and shall have none.
         changed: its sources, their carried values or the candidate filter are not those of the record.
         retry: error rows are tried again.
     """
@@ -73,7 +77,7 @@ def least_work(
     if footer is None or footer.commit != record.commit:
         return UnitWork.whole(unit)
     if _is_loose(unit):
-        part, replaced = _loose(unit, rows, carried, retry=retry)
+        part, replaced = _loose(unit, rows, carried, removed, retry=retry)
     else:
         part = None if changed or footer.failed is None else replace(unit, part=footer.failed)
         replaced = frozenset(rows.filter(pc.equal(rows["status"], "error"))["image_id"].to_pylist())
@@ -82,8 +86,22 @@ def least_work(
     return UnitWork(unit, part, record, replaced)
 
 
+def committed_tables(storage: Storage, output_uri: str, record: CommitRecord) -> tuple[pa.Table, pa.Table]:
+    """Images and detections of a committed unit. Raises: OutputError, StorageError."""
+    where = (record.uri, detections_uri(output_uri, record.unit, record.commit))
+    try:
+        with denied_stops_the_run():
+            images, detections = (pq.read_table(pa.BufferReader(storage.read(uri))) for uri in where)
+    except (ObjectError, pa.ArrowException, OSError) as error:
+        raise OutputError(
+            f"{record.uri}: rows that have not changed cannot be carried over: {error}. Delete this file: "
+            "detect_archive.py then works its pictures anew."
+        ) from error
+    return images, detections
+
+
 def _loose(
-    unit: Unit, rows: pa.Table, carried: Sequence[pa.Field], *, retry: bool
+    unit: Unit, rows: pa.Table, carried: Sequence[pa.Field], removed: AbstractSet[str], *, retry: bool
 ) -> tuple[Unit | None, frozenset[str]]:
     """The pictures to work again, as a unit of their own (None: all, or none), and whose rows go."""
     names = [field.name for field in carried]
@@ -93,6 +111,8 @@ def _loose(
 
     def stands(source: Source, image_id: str, value: dict[str, Any]) -> bool:
         row = row_of.get(image_id)
+        if image_id in removed:
+            return True
         if row is None or (retry and row["status"] == "error"):
             return False
         same = source.size_bytes == row["size_bytes"] if source.version is None else True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,8 +80,7 @@ def unit_tables(unit_name: str, rows: pa.Table, carried: Iterable[pa.Field] = ()
 
 def amended(
     unit_name: str,
-    images: pa.Table,
-    detections: pa.Table,
+    standing: tuple[pa.Table, pa.Table],
     replaced: Collection[str],
     new: UnitTables,
     carried: Iterable[pa.Field] = (),
@@ -89,39 +88,52 @@ def amended(
     """The two tables of a committed unit, with other rows in the place of some.
 
     Args:
-        images, detections: as they were committed. replaced: image_ids of pictures whose rows go.
+        standing: images and detections as they were committed. replaced: image_ids of pictures whose rows go.
         new: tables of the rows that come instead, under any unit's name.
     Raises:
         ValueError: a new picture is there already, and not replaced.
     """
-    schema, gone = images_schema(carried), pa.array(sorted(replaced), pa.string())
-    tables = [_standing(images, gone, schema), _standing(new.images, None, schema)]
-    pictures = pa.concat_tables(tables).combine_chunks()
+    schema = images_schema(carried)
+    images, detections = standing
+    pictures = _joined([_others(images, replaced), new.images], schema)
     pictures = pictures.take(_order(pictures.append_column("index", pa.array(np.arange(len(pictures))))))
     if len(pc.unique(pictures["image_id"])) != len(pictures):
         raise ValueError(f"unit {unit_name}: a picture has a row already that is not replaced")
     unit = pa.repeat(pa.scalar(unit_name), len(pictures))
     pictures = pictures.set_column(pictures.schema.get_field_index("unit"), pictures.schema.field("unit"), unit)
-    tables = [_standing(detections, gone, DETECTIONS_SCHEMA), _standing(new.detections, None, DETECTIONS_SCHEMA)]
-    faces = pa.concat_tables(tables).combine_chunks()
+    faces = _joined([_others(detections, replaced), new.detections], DETECTIONS_SCHEMA)
     picture_K = pc.index_in(faces["image_id"], value_set=pictures["image_id"].combine_chunks())
     faces = faces.take(pa.array(np.argsort(picture_K.to_numpy(), kind="stable")))
-    columns = ({name: table[name] for name in table.column_names} for table in (pictures, faces))
-    return _committed(
-        _table(next(columns), schema), _table(next(columns), DETECTIONS_SCHEMA), new.totals.skipped, schema
-    )
+    return _rebuilt(pictures, faces, new.totals.skipped, schema)
 
 
-def _standing(table: pa.Table, gone: pa.Array | None, schema: pa.Schema) -> pa.Table:
-    """Rows of other pictures than these, without `commit`, dictionaries spelled out so that tables can be joined."""
-    fields = [field for field in schema if field.name != "commit"]
-    plain = [
-        field.with_type(getattr(field.type, "value_type", field.type)) if pa.types.is_dictionary(field.type) else field
-        for field in fields
-    ]
-    if gone is not None:
-        table = table.filter(pc.invert(pc.is_in(table["image_id"], value_set=gone)))
-    return table.select([field.name for field in fields]).cast(pa.schema(plain))
+def without(tables: UnitTables, gone: Collection[str], carried: Iterable[pa.Field] = ()) -> UnitTables:
+    """The same tables less the rows of these pictures (image_ids)."""
+    schema = images_schema(carried)
+    images = _joined([_others(tables.images, gone)], schema)
+    detections = _joined([_others(tables.detections, gone)], DETECTIONS_SCHEMA)
+    return _rebuilt(images, detections, tables.totals.skipped, schema)
+
+
+def _others(table: pa.Table, gone: Collection[str]) -> pa.Table:
+    return table.filter(pc.invert(pc.is_in(table["image_id"], value_set=pa.array(sorted(gone), pa.string()))))
+
+
+def _joined(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    """One after the other, without `commit`; dictionaries, which differ from table to table, spelled out."""
+    fields = [_plain(field) for field in schema if field.name != "commit"]
+    names = [field.name for field in fields]
+    return pa.concat_tables([table.select(names).cast(pa.schema(fields)) for table in tables]).combine_chunks()
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+
+
+def _rebuilt(images: pa.Table, detections: pa.Table, skipped: dict[str, int], schema: pa.Schema) -> UnitTables:
+    """From spelled out columns back to those that are written."""
+    columns = [{name: table[name] for name in table.column_names} for table in (images, detections)]
+    return _committed(_table(columns[0], schema), _table(columns[1], DETECTIONS_SCHEMA), skipped, schema)
 
 
 def _committed(images: pa.Table, detections: pa.Table, skipped: dict[str, int], schema: pa.Schema) -> UnitTables:

@@ -1,0 +1,110 @@
+"""Takes pictures out of an output for good: out of both tables, and of everything that later runs write.
+
+    python jobs/remove.py faces/ --uri s3://bucket/archive/holiday.jpg
+
+    python jobs/remove.py faces/ --uri s3://bucket/archive/day1.tar --member "beach/0012.jpg"
+
+What it does not reach (the pictures themselves, versions that a store keeps, copies of the tables): docs/privacy.md.
+Exit codes: 0 done, 2 refused before the first write, 1 stopped later; the same command goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+from options import StorageFlags, Texts, job_app, many, run_job
+from prepare import before_first_write
+from tinyface_core.errors import InputError, SettingsError
+from tinyface_core.report.text import counted
+from tinyface_core.storage import Storage
+from tinyface_core.tables.claim import Claim
+from tinyface_core.tables.commit import Committer
+from tinyface_core.tables.footer import committed
+from tinyface_core.tables.output import OutputFolder, OutputState
+from tinyface_core.tables.plan import Plan
+from tinyface_core.tables.removal import Wanted, find, finish_removals
+
+log = logging.getLogger(__name__)
+_WHICH = Group("Which pictures", sort_key=1)
+app = job_app("remove.py", __doc__ or "")
+
+
+@app.default
+def remove(
+    output: str,
+    *,
+    uri: Annotated[Texts, many(_WHICH)] = (),
+    member: Annotated[Texts, many(_WHICH)] = (),
+    image_id: Annotated[Texts, many(_WHICH)] = (),
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    storage: StorageFlags | None = None,
+) -> int:
+    """Takes pictures out.
+
+    Parameters
+    ----------
+    output
+        Folder or prefix of the tables.
+    uri
+        Of a picture, or of an archive with all that is in it; may be repeated.
+    member
+        Names inside the one archive that --uri gives: only these; may be repeated.
+    image_id
+        Ids as the tables have them; may be repeated.
+    dry_run
+        Tell what would be taken out; write nothing.
+    """
+    store = Storage((storage or StorageFlags()).options())
+    wanted = _wanted(store, uri, member, image_id)
+    folder = OutputFolder(store, output)
+    with before_first_write():
+        if folder.look() is OutputState.EMPTY:
+            raise InputError(f"no output of detect_archive.py: {folder.uri}: nothing is there.")
+        found = find(store, folder.uri, wanted)
+    ids = wanted.told() | found.image_ids
+    print(f"{counted(len(found.image_ids), 'picture')} with {counted(found.faces, 'face')} in the output")
+    if not found.image_ids:
+        print("What was named is not in the output; it stays out if it comes.")
+    if dry_run:
+        print("Nothing was written.")
+        return 0
+    with Claim(store, folder.uri) as claim:
+        _remove(store, OutputFolder(claim.guarded(), output), claim, ids)
+    print(f"taken out of {folder.uri}; report.html, which may show them, is deleted until the next run")
+    return 0
+
+
+def _wanted(store: Storage, uris: Texts, members: Texts, image_ids: Texts) -> Wanted:
+    if not uris and not image_ids:
+        raise SettingsError("give --uri or --image-id: which pictures?")
+    if members and len(uris) != 1:
+        raise SettingsError(f"--member {members[0]}: give exactly one --uri, the archive that it is in.")
+    if wrong := [given for given in image_ids if len(given) != 32 or set(given) - set("0123456789abcdef")]:
+        raise SettingsError(f"--image-id {wrong[0]}: is no id; the tables have them as 32 hexadecimal digits.")
+    canonical = [store.canonical(uri) for uri in uris]
+    if members:
+        return Wanted(frozenset(image_ids), members=frozenset((canonical[0], member) for member in members))
+    return Wanted(frozenset(image_ids), frozenset(canonical))
+
+
+def _remove(store: Storage, output: OutputFolder, claim: Claim, ids: frozenset[str]) -> None:
+    """The note first: a kill anywhere leaves it, and the next run or removal goes on."""
+    finished = store.stat(output.path("_SUCCESS")) is not None
+    output.delete_success()
+    output.write_removal(ids, done=False)
+    committer = Committer(store, output.uri, "", "", check=claim.check)
+    finish_removals(store, output, committer)
+    claim.guarded().delete(output.path("report.html"))
+    planned = Plan(store, output.uri).names()
+    committer.sweep(planned, {name: record.commit for name, record in committed(store, output.uri).items()})
+    if finished:
+        claim.check()
+        output.write_success()
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(app))

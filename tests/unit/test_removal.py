@@ -1,0 +1,190 @@
+"""Pictures that are taken out on request: out of the tables, and out of whatever is committed later."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import remove
+from options import run_job
+from tests.unit.archives import read, save, some_bytes, tar_bytes
+from tests.unit.row_samples import CORRUPT, RGB, make_detections, make_rows, make_unit
+from tinyface_core.archive.record import Part, Unit, image_id_of
+from tinyface_core.picture.picture import Picture
+from tinyface_core.storage import Storage
+from tinyface_core.tables.commit import Committer
+from tinyface_core.tables.footer import committed, read_footer
+from tinyface_core.tables.output import OutputFolder
+from tinyface_core.tables.plan import Plan
+from tinyface_core.tables.redo import UnitWork, least_work
+from tinyface_core.tables.removal import Wanted, find, finish_removals
+from tinyface_core.tables.rows import RowBuilder, records_table
+from tinyface_core.tables.validate import validate
+
+STORAGE = Storage()
+UNITS = [make_unit(5, name) for name in ("a", "b", "c")]
+MEMBERS = [("x/1.jpg", some_bytes(1)), ("x/2.jpg", some_bytes(2)), ("x/2.jpg", some_bytes(3)), ("y.jpg", b"broken")]
+
+
+class Output:
+    """A finished output of three units of loose pictures and one tar, with a report."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.uri = folder / "out", f"file://{folder}/out"
+        self.tar = Unit((save(folder / "a.tar", tar_bytes(MEMBERS)),), 0)
+        self.folder = OutputFolder(STORAGE, self.uri)
+        self.folder.write_settings({"model": "m"})
+        units = [*UNITS, self.tar]
+        sources = (source for unit in units for source in unit.sources)
+        Plan(STORAGE, self.uri).update(sources, lambda _: units)
+        for unit in units:
+            self.committer().write(UnitWork.whole(unit), "sources", rows_of(unit))
+        (self.path / "report.html").write_text("faces")
+        (self.path / "run.json").write_text("{}")
+        self.folder.write_success()
+
+    def committer(self) -> Committer:
+        removed = frozenset().union(*self.folder.removals())
+        return Committer(STORAGE, self.uri, "settings", "model", removed=removed)
+
+    def table(self, name: str) -> pa.Table:
+        return pa.concat_tables(
+            [pq.ParquetFile(path).read() for path in sorted((self.path / name).glob("*.parquet"))],
+            promote_options="permissive",
+        )
+
+    def failed(self, unit: Unit) -> Part | None:
+        """What the unit's footer says of records that failed."""
+        info = STORAGE.stat(committed(STORAGE, self.uri)[unit.name].uri)
+        footer = read_footer(STORAGE, info) if info else None
+        assert footer is not None
+        return footer.failed
+
+    def ids(self, name: str) -> set[str]:
+        return set(self.table(name)["image_id"].to_pylist())
+
+
+def rows_of(unit: Unit) -> pa.Table:
+    if unit.start is None:
+        return make_rows(unit)
+    records, end = read(unit)
+    builder = RowBuilder(records_table(unit.name, [*records, end]))
+    for row, data in builder.encoded():
+        builder.add(row, *((CORRUPT,) if data == b"broken" else (Picture(RGB, "jpeg"), make_detections(2, row))))
+    return builder.table()
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    return Output(tmp_path)
+
+
+def removed(output: Output, *options: str, code: int = 0) -> str:
+    assert run_job(remove.app, [str(output.path), *options]) == code
+    return output.uri
+
+
+def test_a_picture_and_its_faces_go_and_no_others(output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    uri, before, faces = UNITS[1].sources[3].uri, output.ids("images"), output.table("detections").num_rows
+    removed(output, "--uri", uri)
+    assert "1 picture with 2 faces in the output" in capsys.readouterr().out
+    assert before - output.ids("images") == {image_id_of(uri)}
+    assert output.table("detections").num_rows == faces - 2
+    assert image_id_of(uri) not in output.ids("detections")
+    assert validate(STORAGE, output.uri).exit_code == 0
+    assert (output.path / "_SUCCESS").exists()
+    assert not (output.path / "report.html").exists()
+    text = b"".join(path.read_bytes() for path in (output.path / "detections").iterdir())
+    assert image_id_of(uri).encode() not in text
+
+
+def test_an_archive_a_member_and_an_id(output: Output) -> None:
+    tar = output.tar.sources[0].uri
+    last = image_id_of(UNITS[2].sources[0].uri)
+    removed(output, "--uri", tar, "--member", "x/2.jpg", "--image-id", last)
+    left = output.table("images")
+    assert left.filter(pa.compute.equal(left["uri"], tar))["member"].to_pylist() == ["x/1.jpg", "y.jpg"]
+    assert last not in output.ids("images")
+    removed(output, "--uri", tar)
+    assert tar not in output.table("images")["uri"].to_pylist()
+    assert len(output.ids("images")) == 14
+
+
+def test_what_is_out_stays_out_of_every_redo(output: Output) -> None:
+    """Of a whole unit, of a changed picture, of a retry; and of an archive that holds it again."""
+    unit, tar = UNITS[0], output.tar
+    gone = {image_id_of(unit.sources[2].uri), image_id_of(tar.sources[0].uri, b"y.jpg")}
+    removed(output, "--uri", unit.sources[2].uri)
+    removed(output, "--uri", tar.sources[0].uri, "--member", "y.jpg")
+    for each in (unit, tar):
+        output.committer().write(UnitWork.whole(each), "sources 2", rows_of(each))
+    assert not gone & output.ids("images")
+
+    now = {place: replace(unit.sources[place], version="v2") for place in (2, 4)}
+    sources = [now.get(place, source) for place, source in enumerate(unit.sources)]
+    record = committed(STORAGE, output.uri)[unit.name]
+    work = least_work(Unit(tuple(sources)), record, STORAGE, (), changed=True, retry=True, removed=frozenset(gone))
+    assert work.part.sources == (now[4],), "no inference for what is out"
+    output.committer().write(work, "sources 3", make_rows(work.part))
+    assert not gone & output.ids("images")
+
+
+def test_a_failed_record_that_is_out_is_not_tried_again(output: Output) -> None:
+    tar = output.tar
+    assert output.failed(tar) == Part(frozenset({3}))
+    removed(output, "--uri", tar.sources[0].uri, "--member", "y.jpg")
+    assert output.failed(tar) is None, "unknown: a retry reads the tar whole"
+    output.committer().write(UnitWork.whole(tar), "sources", rows_of(tar))
+    assert output.failed(tar) == Part()
+
+
+def test_what_is_not_there_yet_stays_out_if_it_comes(output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    later = make_unit(3, "later")
+    removed(output, "--uri", later.sources[1].uri)
+    assert "it stays out if it comes" in capsys.readouterr().out
+    output.committer().write(UnitWork.whole(later), "sources", make_rows(later))
+    assert image_id_of(later.sources[1].uri) not in output.ids("images")
+    assert image_id_of(later.sources[0].uri) in output.ids("images")
+
+
+def test_a_removal_that_was_cut_short_is_finished_by_the_next_run(output: Output) -> None:
+    ids = frozenset({image_id_of(UNITS[0].sources[0].uri)})
+    output.folder.write_removal(ids, done=False)
+    assert finish_removals(STORAGE, output.folder, output.committer()) == ids
+    assert not ids & output.ids("images")
+    assert not (output.path / "_SUCCESS").exists()
+    (note,) = (output.path / "_run" / "removed").iterdir()
+    assert json.loads(note.read_text()) == {"image_ids": sorted(ids), "done": True}
+
+
+def test_a_dry_run_writes_nothing_and_wrong_options_are_refused(
+    output: Output, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in output.path.rglob("*") if path.is_file()}
+    removed(output, "--uri", UNITS[0].sources[0].uri, "--dry-run")
+    assert "Nothing was written." in capsys.readouterr().out
+    for options, why in (
+        ([], "give --uri or --image-id"),
+        (["--image-id", "12"], "is no id"),
+        (["--member", "a", "--uri", "s3://b/1", "s3://b/2"], "give exactly one --uri"),
+    ):
+        removed(output, *options, code=2)
+        assert why in capsys.readouterr().err
+    assert run_job(remove.app, [str(output.path.parent / "nothing"), "--uri", "a.jpg"]) == 2
+    assert {path: path.read_bytes() for path in output.path.rglob("*") if path.is_file()} == before
+
+
+def test_wanted_by_name() -> None:
+    wanted = Wanted(members=frozenset({("s3://b/a.tar", "\\xff.jpg")}))
+    rows = pa.table({"image_id": ["1" * 32, "2" * 32], "uri": ["s3://b/a.tar"] * 2, "member": ["\\xff.jpg", "x.jpg"]})
+    assert wanted.among(rows) == {"1" * 32}, "a name that was not UTF-8 is found as it is shown"
+
+
+def test_found_tells_units_and_faces(output: Output) -> None:
+    found = find(STORAGE, output.uri, Wanted(uris=frozenset({output.tar.sources[0].uri})))
+    assert (len(found.image_ids), found.faces, list(found.in_units)) == (4, 6, [output.tar.name])
