@@ -12,7 +12,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 export RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S ?= 300
 
-.PHONY: help setup demo test test-unit test-integration format docs clean
+.PHONY: help setup demo audit test test-unit test-integration format docs clean
 .PHONY: check check-format check-lint check-types check-layout
 
 help:  ## this list
@@ -51,6 +51,10 @@ check-types: $(STAMP)
 
 check-layout: $(STAMP)
 	$(BIN)/python -m pytest -q tests/layout
+
+audit: $(STAMP)  ## known holes in what is installed; asks PyPI's service, which CI may not reach
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit --skip-editable --strict
 
 format: $(STAMP)  ## put code into the house's format
 	$(BIN)/ruff format .

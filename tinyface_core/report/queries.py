@@ -55,7 +55,7 @@ def _is_s3(output_uri: str) -> bool:
 
 
 def _s3_setup(endpoint_url: str | None) -> str:
-    secret = "TYPE s3, PROVIDER credential_chain"
+    secret = "TYPE s3, PROVIDER credential_chain"  # noqa: S105 - names where it comes from
     if endpoint_url:
         parts = urlsplit(endpoint_url)
         host = parts.netloc.rpartition("@")[2].replace("'", "''")

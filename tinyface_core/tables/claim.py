@@ -148,7 +148,7 @@ class Claim:
                     f"sign of life, or was silent for {self._times.silent_s:.0f} s."
                 )
                 told = True
-            time.sleep(random.uniform(0.1, 1) * self._times.retry_s)
+            time.sleep(random.uniform(0.1, 1) * self._times.retry_s)  # noqa: S311 - a wait, no secret
 
     def _try(self, first_seen: dict[str, datetime]) -> list[_Seen] | None:
         """Takes the claim (None), or withdraws and tells what is in the way.
