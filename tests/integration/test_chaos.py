@@ -1,0 +1,26 @@
+"""A short campaign of kills: driver, worker, node, and between the two files of a commit (benchmarks/chaos.py)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.job_runs import ROOT
+from tests.integration.ray_head import ray_environment
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(1500)]
+
+
+def test_nothing_is_lost_or_doubled_by_five_kills(tmp_path: Path) -> None:
+    """Of seed 0, which brings every kind of kill; the campaign looks at all tables after each, and reads meanwhile."""
+    command = [sys.executable, "benchmarks/chaos.py", "--kills", "5", "--seed", "0", "--json", str(tmp_path / "kills")]
+    run = subprocess.run(command, cwd=ROOT, env=ray_environment(), capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    kills = [json.loads(line) for line in (tmp_path / "kills").read_text().splitlines()]
+    assert len(kills) >= 5
+    assert {kill["kind"] for kill in kills} == {"driver", "between the two files", "worker", "node"}
+    assert not any(kill["wrong"] for kill in kills)
