@@ -3,9 +3,10 @@
     python benchmarks/chaos.py --kills 200 [--seed 0] [--json FILE]
 
 A small archive (the demo's photographs, small: loose, in a tar, a zip and Parquet, and broken files) is worked on a Ray
-of several raylets. Each driver is given one kill: at a number of committed units that is drawn at random, it takes the
+of several raylets. Each driver is given one kill: at a number of commits that is drawn at random, it takes the
 driver with all its children, a worker of Ray, or a node; or the driver between the two files of a commit. The same
 command is run until it ends by itself; then the output must hold each picture once, with the faces of an unbroken run.
+Then a third of the pictures and all archives change, and the same goes on with that, with --retry errors.
 A reader asks the tables all the time: what it sees must never be double. --json takes each kill down as it is done, and
 a second call with the same file goes on behind it. Exits 1 where anything was wrong.
 """
@@ -20,106 +21,40 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import duckdb
 import psutil
 from cyclopts import App, Parameter
 from small_archive import make_archive
+from watched import Output, Picture, Reader
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTS = ROOT / "tests" / "faults"
 UNIT = 8  # pictures
 PATIENCE_S = 600.0  # of one driver
-KINDS = ("driver", "between the two files", "worker", "node")
+BETWEEN = "between the two files"
+KINDS = ("driver", BETWEEN, "worker", "node")
 app = App(help=__doc__)
-
-Picture = tuple[str, str | None, str, int]  # uri, member, status, number of faces
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill and what came of it. at: units committed, of those that were open when its driver started."""
+    """One driver, its kill and what came of it. redo: of what changed. at: commits of this driver before the kill.
+    fired: whether it came to that; a driver may end before."""
 
     number: int
     kind: str
+    redo: bool
     at: int
-    open: int
+    fired: bool
     seconds: float
     wrong: tuple[str, ...] = ()
-
-
-class Output:
-    """The tables of one output, over plain globs."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def committed(self) -> int:
-        return len(list((self.folder / "images").glob("part-*.parquet")))
-
-    def query(self, sql: str) -> list[tuple[object, ...]]:
-        images, detections = (f"'{self.folder}/{table}/**/*.parquet'" for table in ("images", "detections"))
-        with duckdb.connect() as connection:
-            return connection.execute(sql.replace("IMAGES", images).replace("DETECTIONS", detections)).fetchall()
-
-    def double(self) -> list[str]:
-        """What a reader must never see, at any moment, whatever else is going on."""
-        rows = self.query("SELECT image_id FROM IMAGES GROUP BY 1 HAVING count(*) > 1")
-        faces = self.query(
-            "SELECT image_id FROM (SELECT image_id, commit, num_faces FROM IMAGES) i "
-            "JOIN (SELECT image_id, commit FROM DETECTIONS) d USING (image_id, commit) "
-            "GROUP BY image_id, num_faces HAVING count(*) > num_faces"
-        )
-        return [f"{len(found)} {what} are double" for what, found in (("pictures", rows), ("faces", faces)) if found]
-
-    def pictures(self) -> Counter[Picture]:
-        joined = self.query(
-            "SELECT uri, member, coalesce(error_class, status), count(d.image_id) FROM IMAGES i "
-            "LEFT JOIN DETECTIONS d USING (image_id) GROUP BY i.image_id, uri, member, error_class, status"
-        )
-        return Counter(
-            (str(uri), member and str(member), str(status), int(str(n))) for uri, member, status, n in joined
-        )
-
-
-@dataclass
-class Reader:
-    """Asks for what is double, over and over, from a thread. repeated: queries that a redo broke, and were repeated."""
-
-    output: Output
-    queries: int = 0
-    repeated: int = 0
-    wrong: set[str] = field(default_factory=set)
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        ended = threading.Event()
-
-        def read() -> None:
-            while not ended.wait(0.3):
-                if not self.output.committed():
-                    continue
-                try:
-                    self.wrong |= {f"a reader: {what}" for what in self.output.double()}
-                    self.queries += 1
-                except duckdb.Error:
-                    self.repeated += 1
-
-        thread = threading.Thread(target=read)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
 
 
 class Raylets:
@@ -145,10 +80,11 @@ class Raylets:
     def kill_worker(self, rng: random.Random) -> bool:
         """One process that reads or detects; False where there is none at the moment."""
         workers = []
-        for process in psutil.process_iter(["cmdline"]):
-            title = " ".join(process.info["cmdline"] or ())
-            if title.startswith("ray::") and ("Map" in title or "Detect" in title):
-                workers.append(process)
+        for process in psutil.Process().children(recursive=True):  # of this Ray, and of no other on the machine
+            with suppress(psutil.NoSuchProcess):
+                title = " ".join(process.cmdline())
+                if title.startswith("ray::") and ("Map" in title or "Detect" in title):
+                    workers.append(process)
         if not workers:
             return False
         with suppress(psutil.NoSuchProcess):
@@ -166,31 +102,35 @@ class Driver:
     work: Path
     address: str
 
-    def start(self, output: Path, **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, output: Path, *options: str, **environment: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "jobs/detect_archive.py", "--input", str(self.work / "in"), "--output", str(output)]
         command += ["--model", "hr-mobilenetv2", "--zooms", "1", "--unit-pictures", str(UNIT), "--no-report"]
+        command += options
         variables = os.environ | {"RAY_ADDRESS": self.address, "PYTHONPATH": str(FAULTS)} | environment
         with (self.work / "driver.log").open("ab") as log:
             return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log, start_new_session=True)
 
 
-def one_kill(number: int, seed: int, units: int, output: Output, driver: Driver, raylets: Raylets) -> tuple[Kill, bool]:
-    """Runs the command once, with one kill; whether it ended by itself."""
-    rng = random.Random(f"{seed} {number}")  # noqa: S311
-    before, began = output.committed(), time.monotonic()
-    kind, at = rng.choice(KINDS), rng.randrange(max(1, units - before))
+def one_kill(kill: Kill, rng: random.Random, output: Output, driver: Driver, raylets: Raylets) -> tuple[Kill, bool]:
+    """Runs the command once, with this kill; whether it ended by itself."""
+    began, now = time.monotonic(), time.time()
     # The faults count files as they are written: the unit behind the `at`-th loses its second file.
-    deadly = {"TINYFACE_TEST_KILL": f"detections:{at + 1}"} if kind == "between the two files" else {}
-    process = driver.start(output.folder, **deadly)
-    while process.poll() is None and output.committed() < before + at and time.monotonic() < began + PATIENCE_S:
+    deadly = {"TINYFACE_TEST_KILL": f"detections:{kill.at + 1}"} if kill.kind == BETWEEN else {}
+    process = driver.start(output.folder, *(("--retry", "errors") if kill.redo else ()), **deadly)
+
+    def waits() -> bool:
+        return process.poll() is None and time.monotonic() < began + PATIENCE_S
+
+    while waits() and output.committed(now) < kill.at:
         time.sleep(0.01)
-    killed = process.poll() is None
-    if killed and kind == "driver":
+    fired = process.poll() is None and kill.kind != BETWEEN
+    if fired and kill.kind == "driver":
         os.killpg(process.pid, signal.SIGKILL)
-    elif killed and kind == "node":
+    elif fired and kill.kind == "node":
         raylets.kill_node(rng)
-    while killed and kind == "worker" and not raylets.kill_worker(rng) and process.poll() is None:
-        time.sleep(0.05)
+    elif fired:
+        while waits() and not (fired := raylets.kill_worker(rng)):
+            time.sleep(0.05)
     wrong = []
     try:
         code = process.wait(PATIENCE_S)
@@ -202,7 +142,8 @@ def one_kill(number: int, seed: int, units: int, output: Output, driver: Driver,
         wrong.append(f"the driver ended with {code}")
     if output.committed():
         wrong += output.double()
-    return Kill(number, kind, at, units - before, round(time.monotonic() - began, 1), tuple(wrong)), code == 0
+    fired = fired or code == -signal.SIGKILL
+    return replace(kill, fired=fired, seconds=round(time.monotonic() - began, 1), wrong=tuple(wrong)), code == 0
 
 
 def check_finished(output: Output, wanted: Counter[Picture]) -> list[str]:
@@ -215,6 +156,43 @@ def check_finished(output: Output, wanted: Counter[Picture]) -> list[str]:
     return wrong if report.returncode == 0 else [*wrong, report.stdout]
 
 
+class Campaign:
+    """Kills, one driver after the other, until there are enough that came to it."""
+
+    def __init__(self, work: Path, driver: Driver, raylets: Raylets, seed: int, done: list[Kill]) -> None:
+        self.done, self._seed = done, seed
+        self._work, self._driver, self._raylets = work, driver, raylets
+        self.queries = self.repeated = 0
+        self._wanted = [self._unbroken(changed) for changed in (False, True)]
+
+    def _unbroken(self, changed: bool) -> Counter[Picture]:
+        """What a run that nobody disturbs makes of the archive as it is then."""
+        make_archive(self._work / "in", changed=changed)
+        whole = Output(self._work / f"whole {changed}")
+        if self._driver.start(whole.folder).wait(PATIENCE_S):
+            raise SystemExit(f"the unbroken run failed: {(self._work / 'driver.log').read_text()[-2000:]}")
+        self.units = whole.committed()
+        return whole.pictures()
+
+    def round(self) -> Iterator[Kill]:
+        """One output: worked until it is whole, then what changed. Gives each kill as it is done."""
+        output = Output(self._work / f"{len(self.done)}")
+        for redo in (False, True):
+            make_archive(self._work / "in", changed=redo)
+            ended = False
+            while not ended:
+                rng = random.Random(f"{self._seed} {len(self.done)}")  # noqa: S311
+                plan = Kill(len(self.done), rng.choice(KINDS), redo, rng.randrange(self.units - 2), False, 0.0)
+                reader = Reader(output)
+                with reader.reading():
+                    kill, ended = one_kill(plan, rng, output, self._driver, self._raylets)
+                wrong = (*kill.wrong, *reader.wrong, *(check_finished(output, self._wanted[redo]) if ended else ()))
+                self.queries, self.repeated = self.queries + reader.queries, self.repeated + reader.repeated
+                self.done.append(replace(kill, wrong=wrong))
+                yield self.done[-1]
+        shutil.rmtree(output.folder)
+
+
 @app.default
 def main(
     kills: int = 20,
@@ -222,49 +200,35 @@ def main(
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> int:
     """Kills, checks, and prints a table."""
-    done = [json.loads(line) for line in json_file.read_text().splitlines()] if json_file and json_file.exists() else []
+    lines = json_file.read_text().splitlines() if json_file and json_file.exists() else []
+    done = [Kill(**json.loads(line) | {"wrong": tuple(json.loads(line)["wrong"])}) for line in lines]
     work = Path(tempfile.mkdtemp(prefix="chaos-"))
-    make_archive(work / "in")
     raylets = Raylets()
     try:
-        driver = Driver(work, raylets.address)
-        whole = Output(work / "whole")
-        if driver.start(whole.folder).wait(PATIENCE_S):
-            raise SystemExit(f"the unbroken run failed: {(work / 'driver.log').read_text()[-2000:]}")
-        wanted, units = whole.pictures(), whole.committed()
-        reader = Reader(whole)
-        while len(done) < kills:
-            reader.output = Output(work / f"{len(done)}")
-            ended = False
-            with reader.reading():
-                while not ended:
-                    kill, ended = one_kill(len(done), seed, units, reader.output, driver, raylets)
-                    wrong = [*kill.wrong, *reader.wrong, *(check_finished(reader.output, wanted) if ended else ())]
-                    done.append(asdict(kill) | {"wrong": wrong})
-                    print(
-                        f"{len(done)}: {kill.kind} at {kill.at} of {kill.open}, {kill.seconds} s {wrong or ''}",
-                        flush=True,
-                    )
-                    reader.wrong.clear()
-                    if json_file:
-                        with json_file.open("a") as file:
-                            file.write(json.dumps(done[-1]) + "\n")
-            shutil.rmtree(reader.output.folder)
+        campaign = Campaign(work, Driver(work, raylets.address), raylets, seed, done)
+        while sum(kill.fired for kill in done) < kills:
+            for kill in campaign.round():
+                print(json.dumps(asdict(kill)), flush=True)
+                if json_file:
+                    with json_file.open("a") as file:
+                        file.write(json.dumps(asdict(kill)) + "\n")
     finally:
         raylets.close()
         shutil.rmtree(work)
-    show(done, reader)
-    return int(any(kill["wrong"] for kill in done))
+    show(done)
+    print(f"\n{campaign.queries} queries on the way, {campaign.repeated} more broke and were repeated.")
+    return int(any(kill.wrong for kill in done))
 
 
-def show(done: list[dict[str, object]], reader: Reader) -> None:
+def show(done: list[Kill]) -> None:
     """Prints what was killed, how often, and what was wrong, as Markdown."""
-    print("\n| killed | times | driver ran, s | wrong |\n|---|---:|---:|---:|")
+    print("\n| killed | at work | at redo | came too late | driver ran, s | wrong |\n|---|---:|---:|---:|---:|---:|")
     for kind in KINDS:
-        of_kind = [kill for kill in done if kill["kind"] == kind]
-        seconds = sum(float(str(kill["seconds"])) for kill in of_kind)
-        print(f"| {kind} | {len(of_kind)} | {seconds:.0f} | {sum(bool(kill['wrong']) for kill in of_kind)} |")
-    print(f"\n{reader.queries} queries on the way, {reader.repeated} more broke and were repeated.")
+        mine = [kill for kill in done if kill.kind == kind]
+        times = [sum(kill.fired and kill.redo == redo for kill in mine) for redo in (False, True)]
+        late, seconds = sum(not kill.fired for kill in mine), sum(kill.seconds for kill in mine)
+        wrong = sum(bool(kill.wrong) for kill in mine)
+        print(f"| {kind} | {times[0]} | {times[1]} | {late} | {seconds:.0f} | {wrong} |")
 
 
 if __name__ == "__main__":

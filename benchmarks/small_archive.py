@@ -29,13 +29,20 @@ def photographs(count: int) -> Iterator[bytes]:
         yield buffer.getvalue()
 
 
-def make_archive(folder: Path) -> None:
-    """Loose pictures, one archive of each form, and files that end as error rows."""
-    folder.mkdir()
-    pictures = list(photographs(LOOSE + PACKED))
-    for number, data in enumerate(pictures[:LOOSE]):
-        (folder / f"{number:03}.jpg").write_bytes(data)
-    members = [(f"{number:02}.jpg", data) for number, data in enumerate(pictures[LOOSE:])]
+def make_archive(folder: Path, *, changed: bool = False) -> None:
+    """Loose pictures, one archive of each form, and files that end as error rows.
+
+    changed: over what lies there: every third loose picture and the archives are others, and a broken file is mended.
+    """
+    folder.mkdir(exist_ok=True)
+    pictures = list(photographs(LOOSE + PACKED + 1))
+    for number in range(LOOSE):
+        if not changed:
+            (folder / f"{number:03}.jpg").write_bytes(pictures[number])
+        elif number % 3 == 0:
+            (folder / f"{number:03}.jpg").write_bytes(pictures[number + 1])
+    first = LOOSE + changed
+    members = [(f"{number:02}.jpg", data) for number, data in enumerate(pictures[first : first + PACKED])]
     with tarfile.open(folder / "a.tar", "w") as tar, zipfile.ZipFile(folder / "b.zip", "w") as packed:
         for name, data in members:
             info = tarfile.TarInfo(name)
@@ -45,6 +52,6 @@ def make_archive(folder: Path) -> None:
     structs = [{"bytes": data, "path": name} for name, data in members]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     pq.write_table(pa.table({"image": pa.array(structs, kind)}), folder / "c.parquet")
-    (folder / "cut short.jpg").write_bytes(pictures[0][:4000])
+    (folder / "cut short.jpg").write_bytes(pictures[0] if changed else pictures[0][:4000])
     (folder / "no picture.jpg").write_bytes(b"%PDF-1.4 nothing")
     (folder / "half.zip").write_bytes((folder / "b.zip").read_bytes()[:9000])

@@ -30,6 +30,7 @@ from tinyface_core.storage import ObjectError, Storage
 from tinyface_core.tables.claim import Claim
 from tinyface_core.tables.commit import Committer
 from tinyface_core.tables.output import OutputFolder, settings_hash
+from tinyface_core.tables.removed import Removed
 from tinyface_core.tables.schema import FORMAT_VERSION
 
 log = logging.getLogger(__name__)
@@ -89,9 +90,9 @@ class Run:
         return Committer(*where, *hashes, self.reading.carried, removed=self.removed, check=self.claim.check)
 
     @cached_property
-    def removed(self) -> frozenset[str]:
+    def removed(self) -> Removed:
         """Pictures that were taken out on request, and stay out."""
-        return frozenset().union(*self.output.removals())
+        return Removed.all_of(removal.pictures for removal in self.output.removals())
 
 
 @contextmanager

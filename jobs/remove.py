@@ -26,7 +26,8 @@ from tinyface_core.tables.commit import Committer
 from tinyface_core.tables.footer import committed
 from tinyface_core.tables.output import OutputFolder, OutputState
 from tinyface_core.tables.plan import Plan
-from tinyface_core.tables.removal import Wanted, find, finish_removals
+from tinyface_core.tables.removal import find, finish_removals
+from tinyface_core.tables.removed import Removal, Removed
 
 log = logging.getLogger(__name__)
 _WHICH = Group("Which pictures", sort_key=1)
@@ -65,20 +66,21 @@ def remove(
         if folder.look() is OutputState.EMPTY:
             raise InputError(f"no output of detect_archive.py: {folder.uri}: nothing is there.")
         found = find(store, folder.uri, wanted)
-    ids = wanted.told() | found.image_ids
-    print(f"{counted(len(found.image_ids), 'picture')} with {counted(found.faces, 'face')} in the output")
-    if not found.image_ids:
+    print(f"{counted(found.pictures, 'picture')} with {counted(found.faces, 'face')} in the output")
+    if not found.pictures:
         print("What was named is not in the output; it stays out if it comes.")
     if dry_run:
         print("Nothing was written.")
         return 0
     with Claim(store, folder.uri) as claim:
-        _remove(store, OutputFolder(claim.guarded(), output), claim, ids)
+        whole = _remove(store, OutputFolder(claim.guarded(), output), claim, wanted)
     print(f"taken out of {folder.uri}; report.html, which may show them, is deleted until the next run")
+    if not whole:
+        print("The tables are not whole: a run is open, or files are damaged. detect_archive.py, as before, goes on.")
     return 0
 
 
-def _wanted(store: Storage, uris: Texts, members: Texts, image_ids: Texts) -> Wanted:
+def _wanted(store: Storage, uris: Texts, members: Texts, image_ids: Texts) -> Removed:
     if not uris and not image_ids:
         raise SettingsError("give --uri or --image-id: which pictures?")
     if members and len(uris) != 1:
@@ -87,23 +89,23 @@ def _wanted(store: Storage, uris: Texts, members: Texts, image_ids: Texts) -> Wa
         raise SettingsError(f"--image-id {wrong[0]}: is no id; the tables have them as 32 hexadecimal digits.")
     canonical = [store.canonical(uri) for uri in uris]
     if members:
-        return Wanted(frozenset(image_ids), members=frozenset((canonical[0], member) for member in members))
-    return Wanted(frozenset(image_ids), frozenset(canonical))
+        return Removed.named(image_ids, members=[(canonical[0], member) for member in members])
+    return Removed.named(image_ids, canonical)
 
 
-def _remove(store: Storage, output: OutputFolder, claim: Claim, ids: frozenset[str]) -> None:
-    """The note first: a kill anywhere leaves it, and the next run or removal goes on."""
+def _remove(store: Storage, output: OutputFolder, claim: Claim, wanted: Removed) -> bool:
+    """The note first: a kill anywhere leaves it, and the next run or removal goes on. Whether the tables are whole."""
     finished = store.stat(output.path("_SUCCESS")) is not None
-    output.delete_success()
-    output.write_removal(ids, done=False)
+    finished = finished or any(removal.finished for removal in output.removals() if not removal.done)
+    output.write_removal(Removal(wanted, done=False, finished=finished))
     committer = Committer(store, output.uri, "", "", check=claim.check)
-    finish_removals(store, output, committer)
-    claim.guarded().delete(output.path("report.html"))
+    whole = finish_removals(store, output, committer)
     planned = Plan(store, output.uri).names()
     committer.sweep(planned, {name: record.commit for name, record in committed(store, output.uri).items()})
-    if finished:
+    if whole:
         claim.check()
         output.write_success()
+    return whole
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from ray.exceptions import GetTimeoutError, NodeDiedError, OutOfMemoryError, Ray
 from ray_chain import STALLED_S, faces_in, rows_from
 from ray_stages import Detecting, Reading, detect_alone, read_alone, work_item
 from ray_start import GROW_S, Pool
-from tinyface_core.archive.record import Kind, Record, Unit, UnitEnd, image_id_of
+from tinyface_core.archive.read import broken
+from tinyface_core.archive.record import Record, Unit, UnitEnd, image_id_of
 from tinyface_core.errors import ErrorClass, PictureError, Stage, StopRun
 from tinyface_core.tables.collect import UnitCollector
 from tinyface_core.tables.rows import RowBuilder, records_table
@@ -92,12 +93,16 @@ class Settling:
             yield from collector.add(table)
 
     def _end_of(self, unit: Unit, collector: UnitCollector) -> Iterator[Whole]:
-        """How many pictures a unit has of which no reader saw the end; where none can, it ends with an error row."""
+        """How many pictures a unit has of which no reader saw the end; where none can, its archive counts as broken."""
+        if unit.start is None:
+            end = records_table(unit.name, [UnitEnd(len(unit.sources))], self.reading.carried)
+            yield from collector.add(RowBuilder(end, self.reading.carried).table())
+            return
         end = _within_limits(self._process_for(read_alone), unit, frozenset(), self.reading)
         if isinstance(end, PictureError):
             missing = collector.missing().get(unit.name)
             index = missing.known if missing else 0
-            rows = self._rows_of(_unreadable(unit, index, end), unit, end=index + 1)
+            rows = self._rows_of(broken(unit, index, replace(end, stage=Stage.READ)), unit, end=index + 1)
         else:
             rows = RowBuilder(end, self.reading.carried).table()
         yield from collector.add(rows)
@@ -172,9 +177,10 @@ def _within_limits(task: ray.remote_function.RemoteFunction, *args: object) -> p
 def _unreadable(unit: Unit, index: int, error: PictureError) -> Record:
     """The record of a picture whose very reading takes a process down: named by place, since its name is not known."""
     error = replace(error, stage=Stage.READ)
-    source = unit.sources[min(index, len(unit.sources) - 1)]
-    loose = source.kind is Kind.PICTURE
-    member = None if loose or not index else f"[{index}]"
+    loose = unit.start is None
+    source = unit.sources[index if loose else 0]
+    place = index if unit.part is None else unit.part.first(index + 1)[index]
+    member = None if loose else f"[{(unit.start or 0) + place}]"
     image_id = image_id_of(source.uri, member.encode() if member else None)
     return Record(
         index,

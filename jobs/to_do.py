@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 
 from prepare import Run, share_model
@@ -19,6 +19,7 @@ from tinyface_core.tables.footer import THREADS, CommitRecord, batches, committe
 from tinyface_core.tables.plan import Plan, PlanChange, expected_pictures, sources_hash, take
 from tinyface_core.tables.redo import UnitWork, least_work
 from tinyface_core.tables.removal import finish_removals
+from tinyface_core.tables.removed import Removed
 from tinyface_core.tables.unit_tables import UnitTotals
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class ToDo:
     filter_id: str
     limit: int | None
     retry: bool = False
-    removed: frozenset[str] = frozenset()
+    removed: Removed = Removed()
     totals: dict[str, UnitTotals] = field(default_factory=dict)
     planned: int = 0
     units: int = 0
@@ -59,12 +60,11 @@ class ToDo:
                 if not (within and self._is_retried(unit)):
                     done += 1
                     continue
-                expected = sum(self.totals[unit.name].errors.values())
                 retried += 1
             if within:
                 again += unit.name in self.records
                 self.units += 1
-                self.pictures += expected
+                self.pictures += self._expected(unit)
         if again > retried:
             log.warning(
                 "%s brought up to date: sources or carried values changed, or, for archives, --include, --exclude or "
@@ -83,12 +83,15 @@ class ToDo:
                 yield from pool.map(self._work_of, few)
 
     def _work_of(self, unit: Unit) -> UnitWork:
-        record = self.records.get(unit.name)
-        if record is None or record.settings_hash != self.settings_hash:
-            return UnitWork.whole(unit)
-        changed = not self._is_done(unit)
-        where = self.reading.storage, self.reading.carried
-        return least_work(unit, record, *where, changed=changed, retry=self.retry, removed=self.removed)
+        record, work = self.records.get(unit.name), UnitWork.whole(unit)
+        if record is not None and record.settings_hash == self.settings_hash:
+            where, changed = (self.reading.storage, self.reading.carried), not self._is_done(unit)
+            work = least_work(unit, record, *where, changed=changed, retry=self.retry, removed=self.removed)
+        return replace(work, expected=self._expected(unit))
+
+    def _expected(self, unit: Unit) -> int:
+        """How many pictures of a unit that is to be worked are to be worked, at most."""
+        return sum(self.totals[unit.name].errors.values()) if self._is_done(unit) else expected_pictures(unit)
 
     def commits(self) -> dict[str, str]:
         """unit -> commit of what was committed before this run."""

@@ -26,7 +26,6 @@ from tinyface_core.errors import StopRun, TooManyErrors
 from tinyface_core.report.text import counted
 from tinyface_core.tables.collect import UnitCollector
 from tinyface_core.tables.commit import Committer, Written
-from tinyface_core.tables.plan import expected_pictures
 from tinyface_core.tables.redo import UnitWork
 from tinyface_core.tables.unit_tables import UnitTotals, sum_totals
 from to_do import ToDo
@@ -142,6 +141,9 @@ class CommitLoop:
 
     def _commit(self, units: dict[str, UnitWork], name: str, rows: pa.Table) -> None:
         """Writes a whole unit; one of which every object is denied waits until another object can be read."""
+        if not units[name].answered(rows):
+            log.warning("%s: cannot be read as it was: its error rows stay", units[name].unit.sources[0].uri)
+            return
         if not self._has_read and _all_denied(rows):
             self._denied.append((units[name], rows))
             self._check_denied(DENIED_MOST)
@@ -180,7 +182,7 @@ class CommitLoop:
                 written = future.result()
                 del self._writing[future]
                 self.on_commit(work, written)
-                self.progress.committed(written.worked, expected_pictures(work.unit))
+                self.progress.committed(written.worked, work.expected)
         self._judge()
 
     def _judge(self, *, at_end: bool = False) -> None:

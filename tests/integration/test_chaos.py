@@ -16,11 +16,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.chaos, pyte
 
 
 def test_nothing_is_lost_or_doubled_by_five_kills(tmp_path: Path) -> None:
-    """Of seed 0, which brings every kind of kill; the campaign looks at all tables after each, and reads meanwhile."""
+    """Of seed 0; at first work and at what changed. The campaign looks at all tables after each, and reads meanwhile."""
     command = [sys.executable, "benchmarks/chaos.py", "--kills", "5", "--seed", "0", "--json", str(tmp_path / "kills")]
     run = subprocess.run(command, cwd=ROOT, env=ray_environment(), capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     kills = [json.loads(line) for line in (tmp_path / "kills").read_text().splitlines()]
-    assert len(kills) >= 5
-    assert {kill["kind"] for kill in kills} == {"driver", "between the two files", "worker", "node"}
+    fired = [kill for kill in kills if kill["fired"]]
+    assert len(fired) >= 5
+    assert {kill["redo"] for kill in kills} == {False, True}
     assert not any(kill["wrong"] for kill in kills)

@@ -139,7 +139,7 @@ def test_a_changed_picture_alone_is_worked_at_the_cost_of_one_inference(story: S
 
 
 def test_a_picture_that_was_taken_out_stays_out(story: Story, tmp_path: Path) -> None:
-    """Also when its neighbour is worked again, and when it changes itself: that costs no inference."""
+    """Also when its neighbour is worked again, and it has changed itself."""
     mine = story.copied(tmp_path)
     gone, changed = story.folder / "in" / "12.jpg", story.folder / "in" / "13.jpg"
     before = {path: (path.read_bytes(), path.stat()) for path in (changed, gone)}

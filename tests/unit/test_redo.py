@@ -13,7 +13,7 @@ import pytest
 from tests.unit.archives import parquet_bytes, read, save, some_bytes, tar_bytes, zip_bytes
 from tests.unit.row_samples import CORRUPT, UNREADABLE, make_rows, make_unit
 from tinyface_core.archive.record import Kind, Part, Source, Unit, image_id_of
-from tinyface_core.errors import ErrorClass, OutputError, PictureError, Stage
+from tinyface_core.errors import ErrorClass, PictureError, Stage, StopRun
 from tinyface_core.storage import Storage
 from tinyface_core.tables.check_files import WRONG_FAILED
 from tinyface_core.tables.commit import Committer
@@ -149,16 +149,29 @@ def test_rows_that_cannot_be_carried_over_are_named_and_nothing_is_written(tmp_p
     before = Path(output.record.uri.removeprefix("file://")).read_bytes()
     (detections,) = (tmp_path / "detections").iterdir()
     detections.write_bytes(b"PAR1")
-    with pytest.raises(OutputError, match=r"Delete this file: detect_archive\.py then works its pictures anew"):
+    with pytest.raises(StopRun, match=r"Delete this file: detect_archive\.py then works its pictures anew"):
         output.committer.write(work, "sources 2", make_rows(work.part))
     assert Path(output.record.uri.removeprefix("file://")).read_bytes() == before
 
 
-def test_a_picture_that_has_a_row_already_is_refused(tmp_path: Path) -> None:
+def test_rows_that_are_not_those_that_were_committed_are_not_carried_over(tmp_path: Path) -> None:
+    """A bit that a disk turned would be committed anew as good."""
     output = Output(tmp_path, UNIT, make_rows(UNIT))
     work = output.least_work(changed_at(UNIT, {1}, version="v2"))
-    with pytest.raises(ValueError, match="has a row already that is not replaced"):
-        output.committer.write(replace(work, replaced=frozenset()), "sources 2", make_rows(work.part))
+    (path,) = (tmp_path / "detections").iterdir()
+    table, metadata = pq.read_table(path), pq.read_metadata(path).metadata
+    scores = pa.array([0.125, *table["score"].to_pylist()[1:]], pa.float32())
+    table = table.set_column(table.schema.get_field_index("score"), table.schema.field("score"), scores)
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises(StopRun, match="cannot be carried over"):
+        output.committer.write(work, "sources 2", make_rows(work.part))
+
+
+def test_a_value_that_is_no_number_is_equal_to_itself(tmp_path: Path) -> None:
+    carried = (pa.field("depth", pa.float64()),)
+    unit = changed_at(UNIT, set(range(6)), carried={"depth": float("nan")})
+    output = Output(tmp_path, unit, make_rows(unit, carried=carried, carried_values={"depth": float("nan")}), carried)
+    assert output.least_work(changed_at(unit, {2}, version="v2")).replaced == ids(unit, {2})
 
 
 MEMBERS = [(f"{number}.jpg", some_bytes(number)) for number in range(5)]
@@ -266,6 +279,30 @@ def test_behind_the_place_where_an_archive_broke_all_is_read_again(tmp_path: Pat
     source = replace(save(tmp_path / "a.tar", tar_bytes(MEMBERS)), version=None)
     again, _ = read(Unit((source,), 0, part=Part(onward=broken)))
     assert [record.member for record in again] == [name for name, _ in MEMBERS[broken:]]
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.zip", "a.parquet"])
+@pytest.mark.parametrize("part", [Part(frozenset({1, 3})), Part(frozenset({1}), onward=3)], ids=["some", "and onward"])
+def test_an_archive_that_is_not_there_any_more_answers_nothing(tmp_path: Path, name: str, part: Part) -> None:
+    """What stands must not go for it."""
+    unit = Unit((save(tmp_path / name, FORMS[name]),), 0, part=part)
+    work = UnitWork(replace(unit, part=None), unit)
+    assert work.answered(archive_rows(unit, set()))
+    (tmp_path / name).unlink()
+    assert not work.answered(archive_rows(unit, set()))
+
+
+def test_an_archive_that_breaks_within_a_part_answers_only_from_there_on(tmp_path: Path) -> None:
+    """The last record of a part, told as the archive's break: rows behind it stand, so it cannot mean all of them."""
+    source = save(tmp_path / "a.tar", tar_bytes(MEMBERS)[:4000])
+    last = read(Unit((source,), 0))[1].count - 1
+    for part, answered in ((Part(frozenset({0, last})), False), (Part(frozenset({0}), onward=last), True)):
+        unit = Unit((source,), 0, part=part)
+        work, rows = UnitWork(replace(unit, part=None), unit), archive_rows(unit, set())
+        assert rows["count"].to_pylist()[-1] == 2
+        assert work.answered(rows) == answered
+    assert work.failed(rows) == Part(frozenset({0}), onward=last)
+    assert work.failed(rows, {image_id_of(source.uri)}) == Part(frozenset({0})), "less what has no row"
 
 
 def test_an_output_of_an_earlier_version_works_its_archives_whole(tmp_path: Path) -> None:

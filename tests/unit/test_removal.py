@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from tinyface_core.tables.footer import committed, read_footer
 from tinyface_core.tables.output import OutputFolder
 from tinyface_core.tables.plan import Plan
 from tinyface_core.tables.redo import UnitWork, least_work
-from tinyface_core.tables.removal import Wanted, find, finish_removals
+from tinyface_core.tables.removal import find, finish_removals
+from tinyface_core.tables.removed import Removal, Removed
 from tinyface_core.tables.rows import RowBuilder, records_table
 from tinyface_core.tables.validate import validate
 
@@ -49,7 +51,7 @@ class Output:
         self.folder.write_success()
 
     def committer(self) -> Committer:
-        removed = frozenset().union(*self.folder.removals())
+        removed = Removed.all_of(removal.pictures for removal in self.folder.removals())
         return Committer(STORAGE, self.uri, "settings", "model", removed=removed)
 
     def table(self, name: str) -> pa.Table:
@@ -128,7 +130,9 @@ def test_what_is_out_stays_out_of_every_redo(output: Output) -> None:
     now = {place: replace(unit.sources[place], version="v2") for place in (2, 4)}
     sources = [now.get(place, source) for place, source in enumerate(unit.sources)]
     record = committed(STORAGE, output.uri)[unit.name]
-    work = least_work(Unit(tuple(sources)), record, STORAGE, (), changed=True, retry=True, removed=frozenset(gone))
+    work = least_work(
+        Unit(tuple(sources)), record, STORAGE, (), changed=True, retry=True, removed=Removed(frozenset(gone))
+    )
     assert work.part.sources == (now[4],), "no inference for what is out"
     output.committer().write(work, "sources 3", make_rows(work.part))
     assert not gone & output.ids("images")
@@ -152,14 +156,51 @@ def test_what_is_not_there_yet_stays_out_if_it_comes(output: Output, capsys: pyt
     assert image_id_of(later.sources[0].uri) in output.ids("images")
 
 
-def test_a_removal_that_was_cut_short_is_finished_by_the_next_run(output: Output) -> None:
+def test_what_comes_later_under_a_name_stays_out(output: Output) -> None:
+    """Members of an archive that was named, and every occurrence of a member, whatever the output held at the time."""
+    bucket = Unit((save(output.path.parent / "later.tar", tar_bytes(MEMBERS)),), 0)
+    removed(output, "--uri", bucket.sources[0].uri)
+    output.committer().write(UnitWork.whole(bucket), "sources", rows_of(bucket))
+    assert bucket.sources[0].uri not in output.table("images")["uri"].to_pylist()
+    other = Unit((save(output.path.parent / "other.tar", tar_bytes(MEMBERS)),), 0)
+    removed(output, "--uri", other.sources[0].uri, "--member", "x/2.jpg")
+    output.committer().write(UnitWork.whole(other), "sources", rows_of(other))
+    left = output.table("images")
+    left = left.filter(pa.compute.equal(left["uri"], other.sources[0].uri))
+    assert left["member"].to_pylist() == ["x/1.jpg", "y.jpg"]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_removal_that_was_cut_short_is_finished_by_the_next_one(output: Output, finished: bool) -> None:
+    """Of the same or of others, or by the next run; `_SUCCESS` comes back if it was there."""
     ids = frozenset({image_id_of(UNITS[0].sources[0].uri)})
-    output.folder.write_removal(ids, done=False)
-    assert finish_removals(STORAGE, output.folder, output.committer()) == ids
+    output.folder.write_removal(Removal(Removed(ids), done=False, finished=finished))
+    output.folder.delete_success()
+    removed(output, "--uri", UNITS[1].sources[0].uri)
     assert not ids & output.ids("images")
+    assert (output.path / "_SUCCESS").exists() == finished
+    assert all(json.loads(note.read_text())["done"] for note in (output.path / "_run" / "removed").iterdir())
+
+
+def test_the_next_run_finishes_a_removal_and_its_report_goes(output: Output) -> None:
+    ids = frozenset({image_id_of(UNITS[0].sources[0].uri)})
+    output.folder.write_removal(Removal(Removed(ids), done=False, finished=True))
+    assert finish_removals(STORAGE, output.folder, output.committer())
+    assert not ids & output.ids("images")
+    assert not (output.path / "_SUCCESS").exists(), "that is the run's to write"
+    assert not (output.path / "report.html").exists()
+
+
+def test_a_damaged_unit_is_worked_anew_and_the_tables_are_not_called_whole(
+    output: Output, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = committed(STORAGE, output.uri)[UNITS[0].name]
+    Path(record.uri.removeprefix("file://")).write_bytes(b"PAR1")
+    removed(output, "--uri", UNITS[1].sources[0].uri)
+    assert "The tables are not whole" in capsys.readouterr().out
     assert not (output.path / "_SUCCESS").exists()
-    (note,) = (output.path / "_run" / "removed").iterdir()
-    assert json.loads(note.read_text()) == {"image_ids": sorted(ids), "done": True}
+    assert UNITS[0].name not in committed(STORAGE, output.uri)
+    assert len(committed(STORAGE, output.uri)) == 3
 
 
 def test_a_dry_run_writes_nothing_and_wrong_options_are_refused(
@@ -179,12 +220,23 @@ def test_a_dry_run_writes_nothing_and_wrong_options_are_refused(
     assert {path: path.read_bytes() for path in output.path.rglob("*") if path.is_file()} == before
 
 
-def test_wanted_by_name() -> None:
-    wanted = Wanted(members=frozenset({("s3://b/a.tar", "\\xff.jpg")}))
-    rows = pa.table({"image_id": ["1" * 32, "2" * 32], "uri": ["s3://b/a.tar"] * 2, "member": ["\\xff.jpg", "x.jpg"]})
-    assert wanted.among(rows) == {"1" * 32}, "a name that was not UTF-8 is found as it is shown"
+def test_names_that_are_not_utf_8_are_found_as_they_are_shown(tmp_path: Path) -> None:
+    raw = os.fsdecode(b"\xff.jpg")
+    pictures = Removed.named(members=[("s3://b/a.tar", raw)])
+    rows = pa.table(
+        {
+            "image_id": [image_id_of("s3://b/a.tar", b"\xff.jpg", 1), "2" * 32],
+            "uri": ["s3://b/a.tar"] * 2,
+            "member": ["\\xff.jpg", "x.jpg"],
+        }
+    )
+    assert pictures.among(rows) == {rows["image_id"][0].as_py()}
+    assert image_id_of("s3://b/a.tar", b"\xff.jpg") in pictures.image_ids
+    folder = OutputFolder(STORAGE, str(tmp_path))
+    folder.write_removal(Removal(pictures, done=True, finished=False))
+    assert folder.removals() == [Removal(pictures, done=True, finished=False)]
 
 
 def test_found_tells_units_and_faces(output: Output) -> None:
-    found = find(STORAGE, output.uri, Wanted(uris=frozenset({output.tar.sources[0].uri})))
-    assert (len(found.image_ids), found.faces, list(found.in_units)) == (4, 6, [output.tar.name])
+    found = find(STORAGE, output.uri, Removed.named(uris=[output.tar.sources[0].uri]))
+    assert (found.pictures, found.faces, list(found.in_units)) == (4, 6, [output.tar.name])

@@ -45,9 +45,8 @@ def read_unit(
         raise
     except Exception as error:
         if numbering.wants_next():
-            yield _broken(unit, numbering, _explained(error))
-        else:
-            numbering.pass_over()
+            yield broken(unit, numbering.count, _explained(error))
+        numbering.pass_over()
     yield numbering.end()
 
 
@@ -79,11 +78,11 @@ def _explained(error: Exception) -> PictureError:
             return PictureError(Stage.ARCHIVE, ErrorClass.INTERNAL, f"{type(error).__name__}: {error}")
 
 
-def _broken(unit: Unit, numbering: Numbering, error: PictureError) -> Record:
-    """The one error record of an archive; a later range of a split one has an id of its own."""
+def broken(unit: Unit, index: int, error: PictureError) -> Record:
+    """The one error record of an archive that cannot be read on; a later range of a split one has an id of its own."""
     source = unit.sources[0]
-    record = Record(
-        index=numbering.count,
+    return Record(
+        index=index,
         uri=source.uri,
         member=None,
         image_id=image_id_of(source.uri, None, unit.start or 0),
@@ -93,5 +92,3 @@ def _broken(unit: Unit, numbering: Numbering, error: PictureError) -> Record:
         carried=source.carried,
         error=error,
     )
-    numbering.pass_over()
-    return record

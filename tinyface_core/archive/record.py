@@ -57,6 +57,11 @@ class Part:
     def __contains__(self, index: int) -> bool:
         return index in self.indexes or (self.onward is not None and index >= self.onward)
 
+    @property
+    def least(self) -> int:
+        """How many records it has at least."""
+        return len(self.indexes) if self.onward is None else sum(i < self.onward for i in self.indexes) + 1
+
     def first(self, count: int) -> list[int]:
         """The lowest indexes of this part, ascending; fewer where it has no more."""
         below = sorted(index for index in self.indexes if self.onward is None or index < self.onward)[:count]

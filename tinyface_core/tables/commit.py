@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tinyface_core.errors import OutputError
@@ -36,6 +35,7 @@ from tinyface_core.tables.footer import (
     unit_of_temporary,
 )
 from tinyface_core.tables.redo import UnitWork, committed_tables
+from tinyface_core.tables.removed import Removed
 from tinyface_core.tables.unit_tables import SORT_KEYS, UnitTables, UnitTotals, amended, unit_tables, without
 
 ROW_GROUP_ROWS = 122_880  # a file of usual size is one group; DuckDB's own group size for the others
@@ -83,17 +83,17 @@ class Committer:
         model_hash: str,
         carried: Iterable[pa.Field] = (),
         *,
-        removed: AbstractSet[str] = frozenset(),
+        removed: Removed | None = None,
         check: Callable[[], None] = _nothing,
     ) -> None:
-        """removed: image_ids that are kept out of all that is written. check: called before every write and delete;
+        """removed: pictures that are kept out of all that is written. check: called before every write and delete;
         raises ClaimError when this driver may not write any more."""
         self._storage = storage
         self._output_uri = output_uri.rstrip("/")
         self._settings_hash = settings_hash
         self._model_hash = model_hash
         self._carried = tuple(carried)
-        self._removed = removed
+        self._removed = removed or Removed()
         self._check = check
         self._written: dict[str, str] = {}  # unit -> commit
         self._busy: set[str] = set()
@@ -108,19 +108,18 @@ class Committer:
             rows: of the part that was worked, as `UnitCollector.add` gives them.
         Raises:
             StorageError: the store failed; the unit is as it was before, or done.
-            OutputError: rows that stand cannot be read.
+            StopRun: rows that stand cannot be read.
             ValueError: the rows are not those of this part, or not all.
         """
         worked = unit_tables(work.part.name, rows, self._carried)
-        tables, gone = worked, work.replaced
+        tables, gone = worked, frozenset[str]()
         if work.stands is not None:
             images, detections = committed_tables(self._storage, self._output_uri, work.stands)
-            tables = amended(work.unit.name, (images, detections), gone, worked, self._carried)
-        if self._removed:
-            tables = without(tables, self._removed, self._carried)
-            rows = rows.filter(pc.invert(pc.is_in(rows["image_id"], value_set=pa.array(sorted(self._removed)))))
+            tables = amended(work.unit.name, (images, detections), work.replaced, worked, self._carried)
+        if self._removed and (gone := self._removed.among(tables.images)):
+            tables = without(tables, gone, self._carried)
         identity = (work.unit.name, tables.commit, self._settings_hash, self._model_hash)
-        self.put(Footer(*identity, sources_hash, tables.totals, work.failed(rows)), tables)
+        self.put(Footer(*identity, sources_hash, tables.totals, work.failed(rows, gone)), tables)
         return Written(tables.totals, worked.totals)
 
     def put(self, record: Footer, tables: UnitTables) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 from tinyface_core.errors import OutputError, SettingsError, StorageError
 from tinyface_core.storage import ObjectError, ObjectMissing, Storage
 from tinyface_core.tables.footer import is_part
+from tinyface_core.tables.removed import Removal, Removed
 
 SETTINGS = "_run/settings.json"
 _ATTEMPTS, _REMOVED = "_run/attempts", "_run/removed"
@@ -240,17 +241,24 @@ class OutputFolder:
         else:
             self._storage.delete(self.path(f"{_ATTEMPTS}/{unit}.json"))
 
-    def removals(self) -> dict[frozenset[str], bool]:
-        """Pictures (image_ids) that are taken out on request -> whether the tables are without them already."""
+    def removals(self) -> list[Removal]:
+        """What was taken out on request, or is to be."""
         names = [info.uri.removeprefix(f"{self.uri}/") for info in self._storage.list(self.path(f"{_REMOVED}/"))]
-        found = [self.read_json(name) for name in names if name.endswith(".json")]
-        return {frozenset(each["image_ids"]): bool(each["done"]) for each in found if each is not None}
+        found = [self.read_json(name) for name in sorted(names) if name.endswith(".json")]
+        return [
+            Removal(Removed.from_json(each), bool(each["done"]), bool(each["finished"]))
+            for each in found
+            if each is not None
+        ]
 
-    def write_removal(self, image_ids: Set[str], *, done: bool) -> None:
+    def write_removal(self, removal: Removal) -> None:
         """Notes that these pictures are to stay out of all that is written from now on."""
-        ids = sorted(image_ids)
-        name = hashlib.blake2b("".join(ids).encode(), digest_size=16).hexdigest()
-        self.write_json(f"{_REMOVED}/{name}.json", {"image_ids": ids, "done": done})
+        pictures = removal.pictures.as_json()
+        name = settings_hash(pictures)
+        self.write_json(f"{_REMOVED}/{name}.json", pictures | {"done": removal.done, "finished": removal.finished})
+
+    def delete_report(self) -> None:
+        self._storage.delete(self.path("report.html"))
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:

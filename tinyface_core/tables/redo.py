@@ -6,8 +6,7 @@ rest of the unit's rows is carried over from its tables. Knows rows and sources;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,10 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tinyface_core.archive.record import Part, Source, Unit, image_id_of
-from tinyface_core.errors import OutputError
+from tinyface_core.errors import StopRun
 from tinyface_core.storage import ObjectError, Storage
+from tinyface_core.tables.digest import commit_of
 from tinyface_core.tables.footer import CommitRecord, Footer, denied_stops_the_run, detections_uri
 from tinyface_core.tables.plan_rows import sources_array
+from tinyface_core.tables.removed import Removed
 
 
 @dataclass(frozen=True)
@@ -27,24 +28,41 @@ class UnitWork:
     """One unit to work.
 
     part: what is read and detected: the unit itself, or a part of it whose rows take the place of those of the
-    pictures `replaced` (image_ids) in the committed tables `stands`.
+    pictures `replaced` (image_ids) in the committed tables `stands`. expected: how many pictures it was thought to be.
     """
 
     unit: Unit
     part: Unit
     stands: CommitRecord | None = None
     replaced: frozenset[str] = frozenset()
+    expected: int = 0
 
     @classmethod
     def whole(cls, unit: Unit) -> UnitWork:
         return cls(unit, unit)
 
-    def failed(self, rows: pa.Table) -> Part | None:
-        """Which records of the whole unit are error rows once `rows` (of the part) are in; None for loose pictures."""
+    def answered(self, rows: pa.Table) -> bool:
+        """Whether these rows tell of every record of the part; an archive may not be there any more as it was.
+
+        What stands is better then: an error row that is not answered must not go.
+        """
+        part = self.part.part
+        if part is None:
+            return True
+        end = rows.filter(pc.equal(rows["kind"], "end"))["count"][0].as_py()
+        broken = pc.and_(pc.equal(rows["status"], "error"), pc.is_null(rows["member"]))
+        return end >= part.least and (part.onward is not None or not pc.any(broken).as_py())
+
+    def failed(self, rows: pa.Table, gone: Collection[str] = ()) -> Part | None:
+        """Which records of the whole unit are error rows once `rows` (of the part) are in; None for loose pictures.
+
+        gone: image_ids that have no row.
+        """
         if _is_loose(self.unit):
             return None
-        wrong = rows.filter(pc.equal(rows["status"], "error"))
         index_of = (self.part.part or Part(onward=0)).first(len(rows))
+        wrong = rows.filter(pc.equal(rows["status"], "error"))
+        wrong = wrong.filter(pc.invert(pc.is_in(wrong["image_id"], value_set=pa.array(sorted(gone), pa.string()))))
         indexes = [index_of[rank] for rank in wrong["index"].to_pylist()]
         broken = [index for index, member in zip(indexes, wrong["member"].to_pylist(), strict=True) if member is None]
         # Behind the place where an archive broke nobody knows what there is.
@@ -59,12 +77,12 @@ def least_work(
     *,
     changed: bool,
     retry: bool,
-    removed: AbstractSet[str] = frozenset(),
+    removed: Removed | None = None,
 ) -> UnitWork:
     """The least that brings a committed unit up to date; the whole unit where its tables do not tell.
 
     Args:
-        removed: image_ids that have no rows, and shall have none.
+        removed: pictures that have no rows, and shall have none.
         changed: its sources, their carried values or the candidate filter are not those of the record.
         retry: error rows are tried again.
     """
@@ -77,7 +95,7 @@ def least_work(
     if footer is None or footer.commit != record.commit:
         return UnitWork.whole(unit)
     if _is_loose(unit):
-        part, replaced = _loose(unit, rows, carried, removed, retry=retry)
+        part, replaced = _loose(unit, rows, carried, removed or Removed(), retry=retry)
     else:
         part = None if changed or footer.failed is None else replace(unit, part=footer.failed)
         replaced = frozenset(rows.filter(pc.equal(rows["status"], "error"))["image_id"].to_pylist())
@@ -87,13 +105,19 @@ def least_work(
 
 
 def committed_tables(storage: Storage, output_uri: str, record: CommitRecord) -> tuple[pa.Table, pa.Table]:
-    """Images and detections of a committed unit. Raises: OutputError, StorageError."""
+    """Images and detections of a committed unit, as they were committed: their hash is that of the record.
+
+    Raises: StopRun, StorageError.
+    """
     where = (record.uri, detections_uri(output_uri, record.unit, record.commit))
     try:
         with denied_stops_the_run():
             images, detections = (pq.read_table(pa.BufferReader(storage.read(uri))) for uri in where)
-    except (ObjectError, pa.ArrowException, OSError) as error:
-        raise OutputError(
+        found = commit_of((name, table[name]) for table in (images, detections) for name in table.column_names)
+        if found != record.commit:
+            raise ValueError(f"the rows of commit {record.commit} make {found}")
+    except (ObjectError, pa.ArrowException, OSError, ValueError) as error:
+        raise StopRun(
             f"{record.uri}: rows that have not changed cannot be carried over: {error}. Delete this file: "
             "detect_archive.py then works its pictures anew."
         ) from error
@@ -101,7 +125,7 @@ def committed_tables(storage: Storage, output_uri: str, record: CommitRecord) ->
 
 
 def _loose(
-    unit: Unit, rows: pa.Table, carried: Sequence[pa.Field], removed: AbstractSet[str], *, retry: bool
+    unit: Unit, rows: pa.Table, carried: Sequence[pa.Field], removed: Removed, *, retry: bool
 ) -> tuple[Unit | None, frozenset[str]]:
     """The pictures to work again, as a unit of their own (None: all, or none), and whose rows go."""
     names = [field.name for field in carried]
@@ -111,12 +135,14 @@ def _loose(
 
     def stands(source: Source, image_id: str, value: dict[str, Any]) -> bool:
         row = row_of.get(image_id)
-        if image_id in removed:
+        if image_id in removed.image_ids:
             return True
         if row is None or (retry and row["status"] == "error"):
             return False
-        same = source.size_bytes == row["size_bytes"] if source.version is None else True
-        return same and source.version == row["source_version"] and value == {name: row[name] for name in names}
+        resized = source.size_bytes is not None and source.size_bytes != row["size_bytes"]
+        if source.version != row["source_version"] or (source.version is None and resized):
+            return False
+        return _same(value, {name: row[name] for name in names})
 
     again = tuple(
         (source, image_id)
@@ -126,6 +152,10 @@ def _loose(
     gone = row_of.keys() - set(ids)
     replaced = frozenset(image_id for _, image_id in again if image_id in row_of) | gone
     return (Unit(tuple(source for source, _ in again)) if again else None), replaced
+
+
+def _same(value: dict[str, Any], other: dict[str, Any]) -> bool:
+    return value == other or repr(value) == repr(other)  # NaN is not equal to itself
 
 
 def _carried_values(sources: Sequence[Source], carried: Sequence[pa.Field]) -> list[dict[str, Any]]:

@@ -1,13 +1,12 @@
 """Takes pictures out of an output for good, because somebody asked for it.
 
-Their ids are noted first, and whatever is committed from then on is without them; then the units that hold them are
+Who they are is noted first, and whatever is committed from then on is without them; then the units that hold them are
 written again. A removal that was cut short is brought to its end by the next one, or by the next run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -15,76 +14,57 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tinyface_core.archive.record import image_id_of
-from tinyface_core.errors import OutputError
-from tinyface_core.storage import ObjectError, ObjectInfo, Storage
+from tinyface_core.storage import ObjectInfo, ObjectMissing, Storage
 from tinyface_core.tables.commit import Committer
-from tinyface_core.tables.footer import THREADS, Footer, batches, committed, list_files, unit_of_images
+from tinyface_core.tables.footer import THREADS, batches, committed, list_files, read_footer, unit_of_images
 from tinyface_core.tables.output import OutputFolder
 from tinyface_core.tables.redo import committed_tables
+from tinyface_core.tables.removed import Removed
 from tinyface_core.tables.schema import images_schema
 from tinyface_core.tables.unit_tables import UnitTables, UnitTotals, without
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which pictures: by id, by uri (an archive's with all that is in it), or by uri and member."""
-
-    image_ids: frozenset[str] = frozenset()
-    uris: frozenset[str] = frozenset()
-    members: frozenset[tuple[str, str]] = frozenset()
-
-    def told(self) -> frozenset[str]:
-        """The ids that follow from the names alone, whether the output has them yet or not."""
-        loose = {image_id_of(uri) for uri in self.uris}
-        inside = {image_id_of(uri, member.encode()) for uri, member in self.members}
-        return self.image_ids | loose | inside
-
-    def among(self, rows: pa.Table) -> frozenset[str]:
-        """The ids of those that are wanted of these rows of images."""
-        by_name = pc.is_in(rows["uri"], value_set=pa.array(sorted(self.uris), pa.string()))
-        by_id = pc.is_in(rows["image_id"], value_set=pa.array(sorted(self.told()), pa.string()))
-        found = set(rows.filter(pc.or_(by_name, by_id))["image_id"].to_pylist())
-        if self.members:  # a name that stands more than once in an archive, or is not UTF-8
-            of_archives = pa.array(sorted({uri for uri, _ in self.members}), pa.string())
-            few = rows.filter(pc.is_in(rows["uri"], value_set=of_archives))
-            found |= {row["image_id"] for row in few.to_pylist() if (row["uri"], row["member"]) in self.members}
-        return frozenset(found)
-
-
-@dataclass(frozen=True)
 class Found:
-    """Where they are. in_units: unit -> image_ids. faces: rows of theirs in detections."""
+    """Where they are. in_units: unit -> image_ids. faces: rows of theirs in detections. unreadable: units whose images
+    file is damaged: nobody knows what is in it."""
 
     in_units: Mapping[str, frozenset[str]] = field(default_factory=dict)
     faces: int = 0
+    unreadable: tuple[str, ...] = ()
 
     @property
-    def image_ids(self) -> frozenset[str]:
-        return frozenset().union(*self.in_units.values())
+    def pictures(self) -> int:
+        return sum(map(len, self.in_units.values()))
 
 
-def find(storage: Storage, output_uri: str, wanted: Wanted) -> Found:
-    """Looks through the whole images table. Raises: OutputError, StorageError."""
-    in_units, faces = {}, 0
-    for unit, ids, count in _looked_through(storage, output_uri, wanted):
-        if ids:
+def find(storage: Storage, output_uri: str, pictures: Removed) -> Found:
+    """Looks through the whole images table. Raises: StorageError."""
+    in_units, faces, unreadable = {}, 0, []
+    for unit, ids, count in _looked_through(storage, output_uri, pictures):
+        if ids is None:
+            unreadable.append(unit)
+        elif ids:
             in_units[unit], faces = ids, faces + count
-    return Found(in_units, faces)
+    return Found(in_units, faces, tuple(unreadable))
 
 
-def _looked_through(storage: Storage, output_uri: str, wanted: Wanted) -> Iterator[tuple[str, frozenset[str], int]]:
-    def look(info: ObjectInfo) -> tuple[str, frozenset[str], int]:
+def _looked_through(
+    storage: Storage, output_uri: str, pictures: Removed
+) -> Iterator[tuple[str, frozenset[str] | None, int]]:
+    def look(info: ObjectInfo) -> tuple[str, frozenset[str] | None, int]:
+        unit = unit_of_images(info.uri) or ""
         try:
             with storage.open(info.uri) as file:
-                rows = pq.read_table(file, columns=["image_id", "uri", "member", "num_faces"])
-        except (ObjectError, pa.ArrowException, OSError) as error:
-            raise OutputError(
-                f"{info.uri}: cannot be read: {error}. `jobs/validate.py` tells what is wrong."
-            ) from error
-        ids = wanted.among(rows)
+                columns = ["image_id", "uri", "member", "num_faces"]
+                rows = pq.read_table(file, columns=columns, page_checksum_verification=True)
+        except ObjectMissing:
+            return unit, frozenset(), 0
+        except (pa.ArrowException, OSError):
+            return unit, None, 0
+        ids = pictures.among(rows)
         own = pc.is_in(rows["image_id"], value_set=pa.array(sorted(ids), pa.string()))
-        return unit_of_images(info.uri) or "", ids, pc.sum(rows.filter(own)["num_faces"]).as_py() or 0
+        return unit, ids, pc.sum(rows.filter(own)["num_faces"]).as_py() or 0
 
     ours = (info for info in list_files(storage, output_uri, "images") if unit_of_images(info.uri))
     with ThreadPoolExecutor(THREADS) as pool:
@@ -92,38 +72,44 @@ def _looked_through(storage: Storage, output_uri: str, wanted: Wanted) -> Iterat
             yield from pool.map(look, few)
 
 
-def take_out(storage: Storage, output: OutputFolder, committer: Committer, found: Found) -> None:
-    """Writes the units again without these pictures; the tables are not exact until the sweep that has to follow.
-
-    Raises: OutputError, StorageError.
-    """
+def _take_out(storage: Storage, output: OutputFolder, committer: Committer, found: Found) -> bool:
+    """Writes the units again without these pictures; False where some have to be worked anew, being damaged."""
     records = committed(storage, output.uri)
-    for unit, ids in found.in_units.items():
-        record = records.get(unit)
-        if record is None:  # its files do not fit together: not done, so worked again, and then without them
-            committer.retire([unit])
+    damaged = [*found.unreadable, *(unit for unit in found.in_units if unit not in records)]
+    committer.retire(damaged)
+    for unit in found.in_units.keys() & records.keys():
+        record = records[unit]
+        info = storage.stat(record.uri)
+        footer = read_footer(storage, info) if info else None
+        if footer is None:
+            damaged.append(unit)
             continue
         images, detections = committed_tables(storage, output.uri, record)
         carried = [column for column in images.schema if column.name not in images_schema().names]
-        tables = without(UnitTables(images, detections, record.commit, record.totals), ids, carried)
-        with storage.open(record.uri) as file:
-            footer = Footer.from_metadata(pq.read_metadata(file).metadata)
-        if footer is None:
-            raise OutputError(f"{record.uri}: changed while it was read; give the same command again.")
+        tables = UnitTables(images, detections, record.commit, record.totals)
+        tables = without(tables, found.in_units[unit], carried)
         if _errors(tables.totals) != _errors(record.totals):
             footer = replace(footer, failed=None)  # which of the failed records went cannot be told
         committer.put(replace(footer, commit=tables.commit, totals=tables.totals), tables)
+    return not damaged
 
 
 def _errors(totals: UnitTotals) -> int:
     return sum(totals.errors.values())
 
 
-def finish_removals(storage: Storage, output: OutputFolder, committer: Committer) -> AbstractSet[str]:
-    """Brings removals that were cut short to their end; gives the ids of all that are out. A sweep has to follow."""
-    removals = output.removals()
-    for image_ids in (ids for ids, done in removals.items() if not done):
+def finish_removals(storage: Storage, output: OutputFolder, committer: Committer) -> bool:
+    """Brings removals that are not done to their end; a sweep has to follow.
+
+    Returns:
+        Whether the tables are as whole as before: `_SUCCESS` was there, and no unit has to be worked anew.
+    Raises: StopRun, StorageError.
+    """
+    open_ones = [removal for removal in output.removals() if not removal.done]
+    whole = all(removal.finished for removal in open_ones)
+    for removal in open_ones:
         output.delete_success()
-        take_out(storage, output, committer, find(storage, output.uri, Wanted(image_ids)))
-        output.write_removal(image_ids, done=True)
-    return frozenset().union(*removals)
+        output.delete_report()  # it may show them
+        whole &= _take_out(storage, output, committer, find(storage, output.uri, removal.pictures))
+        output.write_removal(replace(removal, done=True))
+    return whole

@@ -96,10 +96,10 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
     try:
         return pa.array(values, type=kind)
     except UnicodeEncodeError:  # half a surrogate pair, as in a name that was not UTF-8
-        return pa.array([_shown(value) if isinstance(value, str) else value for value in values], type=kind)
+        return pa.array([shown_text(value) if isinstance(value, str) else value for value in values], type=kind)
 
 
-def _shown(text: str) -> str:
+def shown_text(text: str) -> str:
     """`text` with what UTF-8 cannot hold spelled out: a raw byte as \\xNN, other lone surrogates as \\uNNNN."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

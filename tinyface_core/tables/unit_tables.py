@@ -88,17 +88,14 @@ def amended(
     """The two tables of a committed unit, with other rows in the place of some.
 
     Args:
-        standing: images and detections as they were committed. replaced: image_ids of pictures whose rows go.
+        standing: images and detections as they were committed. replaced: image_ids of pictures whose rows go, beside
+            those that have new ones.
         new: tables of the rows that come instead, under any unit's name.
-    Raises:
-        ValueError: a new picture is there already, and not replaced.
     """
-    schema = images_schema(carried)
+    schema, replaced = images_schema(carried), {*replaced, *new.images["image_id"].to_pylist()}
     images, detections = standing
     pictures = _joined([_others(images, replaced), new.images], schema)
     pictures = pictures.take(_order(pictures.append_column("index", pa.array(np.arange(len(pictures))))))
-    if len(pc.unique(pictures["image_id"])) != len(pictures):
-        raise ValueError(f"unit {unit_name}: a picture has a row already that is not replaced")
     unit = pa.repeat(pa.scalar(unit_name), len(pictures))
     pictures = pictures.set_column(pictures.schema.get_field_index("unit"), pictures.schema.field("unit"), unit)
     faces = _joined([_others(detections, replaced), new.detections], DETECTIONS_SCHEMA)
