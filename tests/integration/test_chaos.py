@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.chaos, pyte
 
 
 def test_nothing_is_lost_or_doubled_by_five_kills(tmp_path: Path) -> None:
-    """Of seed 0; at first work and at what changed. The campaign looks at all tables after each, and reads meanwhile."""
+    """Of seed 0, at first work and at what changed. All tables are looked at after each, and read meanwhile."""
     command = [sys.executable, "benchmarks/chaos.py", "--kills", "5", "--seed", "0", "--json", str(tmp_path / "kills")]
     run = subprocess.run(command, cwd=ROOT, env=ray_environment(), capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
