@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 DEMO = Path(__file__).resolve().parents[1] / "demo" / "archive"
-LOOSE, PACKED = 120, 12
+LOOSE, PACKED = 64, 12
 SIDE_PX = 200
 
 
