@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, cast
 
 import pyarrow as pa
 import pytest
 
-from tinyface_core.archive.record import DENIED, Kind, Record, Source, Unit, UnitEnd, image_id_of
+from tinyface_core.archive.record import DENIED, Kind, Part, Record, Source, Unit, UnitEnd, image_id_of
 from tinyface_core.errors import ErrorClass, PictureError, Stage, StopRun
+from tinyface_core.tables.commit import Written
+from tinyface_core.tables.redo import UnitWork
 from tinyface_core.tables.rows import RowBuilder, records_table
 from tinyface_core.tables.unit_tables import UnitTotals
 from work import DENIED_MOST, CommitLoop
@@ -24,9 +27,9 @@ class Quiet:
     def __init__(self) -> None:
         self.written: list[str] = []
 
-    def write(self, unit: Unit, sources_hash: str, rows: pa.Table) -> UnitTotals:
-        self.written.append(unit.name)
-        return UnitTotals()
+    def write(self, work: UnitWork, sources_hash: str, rows: pa.Table) -> Written:
+        self.written.append(work.unit.name)
+        return Written(UnitTotals(), UnitTotals())
 
     def committed(self, totals: UnitTotals, expected: int) -> None: ...
 
@@ -58,7 +61,7 @@ def loop() -> Iterator[CommitLoop]:
 
 
 def give(loop: CommitLoop, of: Unit, table: pa.Table) -> None:
-    loop._commit({of.name: of}, of.name, table)
+    loop._commit({of.name: UnitWork.whole(of)}, of.name, table)
 
 
 def test_a_run_that_is_denied_everything_stops_and_commits_nothing(loop: CommitLoop) -> None:
@@ -97,3 +100,14 @@ def test_objects_that_are_gone_are_no_denial(loop: CommitLoop) -> None:
     give(loop, unit(0), rows(unit(0), "s3://bucket/0.jpg: no such object"))
     loop._finish(0)
     assert cast(Any, loop.committer).written == [unit(0).name]
+
+
+def test_a_part_that_is_not_answered_is_not_committed(loop: CommitLoop, caplog: pytest.LogCaptureFixture) -> None:
+    """As where a tar is denied when its error rows are tried again: they stay."""
+    whole = Unit((Source("s3://bucket/a.tar", Kind.TAR),), 0)
+    part = replace(whole, part=Part(frozenset({3})))
+    nothing = RowBuilder(records_table(part.name, [UnitEnd(0)])).table()
+    loop._commit({part.name: UnitWork(whole, part)}, part.name, nothing)
+    loop._finish(0)
+    assert cast(Any, loop.committer).written == []
+    assert "s3://bucket/a.tar: cannot be read as it was: its error rows stay" in caplog.text
