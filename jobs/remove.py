@@ -67,11 +67,11 @@ def remove(
             raise InputError(f"no output of detect_archive.py: {folder.uri}: nothing is there.")
         found = find(store, folder.uri, wanted)
     print(f"{counted(found.pictures, 'picture')} with {counted(found.faces, 'face')} in the output")
-    if not found.pictures:
-        print("What was named is not in the output; it stays out if it comes.")
     if dry_run:
         print("Nothing was written.")
         return 0
+    if not found.pictures:
+        print("What was named is not in the output; it stays out if it comes.")
     with Claim(store, folder.uri) as claim:
         whole = _remove(store, OutputFolder(claim.guarded(), output), claim, wanted)
     print(f"taken out of {folder.uri}; report.html, which may show them, is deleted until the next run")
