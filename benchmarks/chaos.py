@@ -200,6 +200,8 @@ def main(
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> int:
     """Kills, checks, and prints a table."""
+    if json_file and json_file.is_dir():
+        raise SystemExit(f"--json {json_file}: is a folder; give a file.")
     lines = json_file.read_text().splitlines() if json_file and json_file.exists() else []
     done = [Kill(**json.loads(line) | {"wrong": tuple(json.loads(line)["wrong"])}) for line in lines]
     work = Path(tempfile.mkdtemp(prefix="chaos-"))
