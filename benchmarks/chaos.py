@@ -3,8 +3,8 @@
     python benchmarks/chaos.py --kills 200 [--seed 0] [--json FILE]
 
 A small archive (the demo's photographs, small: loose, in a tar, a zip and Parquet, and broken files) is worked on a Ray
-of several raylets. Each driver is given one kill: at a number of commits that is drawn at random, it takes the
-driver with all its children, a worker of Ray, or a node; or the driver between the two files of a commit. The same
+of several raylets. Each driver is given one kill: after some of the commits that are left, drawn at random, it takes
+the driver with all its children, a worker of Ray, or a node; or the driver between the two files of a commit. The same
 command is run until it ends by itself; then the output must hold each picture once, with the faces of an unbroken run.
 Then a third of the pictures and all archives change, and the same goes on with that, with --retry errors.
 A reader asks the tables all the time: what it sees must never be double. --json takes each kill down as it is done, and
@@ -58,13 +58,13 @@ class Kill:
 
 
 class Raylets:
-    """A Ray of a head and two further raylets on this machine; nodes that are killed are replaced."""
+    """A Ray of a head without CPUs and two raylets on this machine; nodes that are killed are replaced."""
 
     def __init__(self) -> None:
         os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
         from ray.cluster_utils import Cluster  # behind the variables, which it reads once
 
-        head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 150 << 20}
+        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 150 << 20}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self._nodes = [self._new(), self._new()]
         self.address = self._cluster.address
@@ -110,6 +110,9 @@ class Driver:
         with (self.work / "driver.log").open("ab") as log:
             return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log, start_new_session=True)
 
+    def last_lines(self) -> str:
+        return (self.work / "driver.log").read_text(errors="replace")[-2000:]
+
 
 def one_kill(kill: Kill, rng: random.Random, output: Output, driver: Driver, raylets: Raylets) -> tuple[Kill, bool]:
     """Runs the command once, with this kill; whether it ended by itself."""
@@ -139,7 +142,7 @@ def one_kill(kill: Kill, rng: random.Random, output: Output, driver: Driver, ray
         code = process.wait()
         wrong.append(f"the driver did not end within {PATIENCE_S:.0f} s")
     if code not in (0, -signal.SIGKILL):
-        wrong.append(f"the driver ended with {code}")
+        wrong.append(f"the driver ended with {code}: {driver.last_lines()}")
     if output.committed():
         wrong += output.double()
     fired = fired or code == -signal.SIGKILL
@@ -170,7 +173,7 @@ class Campaign:
         make_archive(self._work / "in", changed=changed)
         whole = Output(self._work / f"whole {changed}")
         if self._driver.start(whole.folder).wait(PATIENCE_S):
-            raise SystemExit(f"the unbroken run failed: {(self._work / 'driver.log').read_text()[-2000:]}")
+            raise SystemExit(f"the unbroken run failed: {self._driver.last_lines()}")
         self.units = whole.committed()
         return whole.pictures()
 
@@ -179,10 +182,11 @@ class Campaign:
         output = Output(self._work / f"{len(self.done)}")
         for redo in (False, True):
             make_archive(self._work / "in", changed=redo)
-            ended = False
+            began, ended = time.time(), False
             while not ended:
                 rng = random.Random(f"{self._seed} {len(self.done)}")  # noqa: S311
-                plan = Kill(len(self.done), rng.choice(KINDS), redo, rng.randrange(self.units - 2), False, 0.0)
+                left = max(1, self.units - output.committed(began))
+                plan = Kill(len(self.done), rng.choice(KINDS), redo, rng.randrange(left), False, 0.0)
                 reader = Reader(output)
                 with reader.reading():
                     kill, ended = one_kill(plan, rng, output, self._driver, self._raylets)

@@ -14,8 +14,8 @@ from ray.util.annotations import RayDeprecationWarning
 
 import ray_stages
 from ray_stages import DetectFaces, Detecting, Reading, read_units
-from ray_start import GROW_S, READER_CPUS, Pool
-from tinyface_core.errors import StopRun
+from ray_start import READER_CPUS, Pool, run_as_detector
+from tinyface_core.errors import ResourceError, StopRun
 
 log = logging.getLogger(__name__)
 
@@ -72,24 +72,35 @@ def _batch_size(reading: Reading, pool: Pool) -> int | None:
     return 1 if reading.block_bytes == 1 else GPU_BATCH
 
 
-def rows_from(faces: Dataset) -> Iterator[pa.Table]:
+def rows_from(faces: Dataset, pool: Pool) -> Iterator[pa.Table]:
     """What the chain gives, as it comes. A chain that fails on its way ends here, with a warning: settling takes over.
+
+    It begins with the first detector that finds its place; the others join as they find theirs.
 
     Raises:
         StopRun: no detector could start, so the cluster is at fault and no picture.
     """
+    await_detector(pool)
     try:
         yield from faces.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     except ExecutionTimeoutError:
         log.warning("nothing moved for %d s, what is missing will be tried again", STALLED_S)
     except ray.exceptions.RayError as error:
         why = str(error).strip().splitlines()[-1]
-        if isinstance(error, ray.exceptions.GetTimeoutError) or "creation task" in str(error):
+        if "creation task" in str(error):
             raise StopRun(
                 f"no detector could start: {why}. Are their CPUs and GPUs free, and does each node have the "
                 "libraries and the model? What is committed stays; the same command resumes."
             ) from error
         log.warning("the chain failed, what is missing will be tried again: %s", why)
+
+
+def await_detector(pool: Pool) -> None:
+    """Returns when a detector finds a place. Raises StopRun: none was free for so long as new nodes may take."""
+    try:
+        run_as_detector(pool, lambda: None)
+    except ResourceError as error:
+        raise StopRun(f"{error} What is committed stays; the same command resumes.") from error
 
 
 def configure_ray_data(block_bytes: int) -> None:
@@ -105,4 +116,4 @@ def configure_ray_data(block_bytes: int) -> None:
     context.issue_detectors_config.detectors = []  # they advise memory for readers that need none
     context.max_errored_blocks = -1  # a block that dies with its actor is missed, and settled
     context.execution_no_progress_timeout_s = STALLED_S
-    context.wait_for_min_actors_s = GROW_S
+    context.wait_for_min_actors_s = -1  # or it waits for all of them, and a node may be gone that still counts

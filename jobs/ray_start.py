@@ -11,9 +11,10 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import ParamSpec, TypeVar
 
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # the job prints its own, from the commit loop
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -28,6 +29,8 @@ from tinyface_core.errors import ResourceError
 from tinyface_core.report.text import counted
 
 log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 READER_CPUS = 0.1  # a reader waits for the network most of the time; actors take the rest of each CPU
 ACTOR_SHARE = 1 - READER_CPUS
@@ -139,7 +142,7 @@ def choose_pool(cluster: Cluster, job: DetectArchive, device: str) -> Pool:
             raise ResourceError(
                 f"{need} do not fit: {have}. Ask for less with --actors, --cpus-per-actor or --gpus-per-actor."
             )
-        log.warning("%s are asked for, %s now: waiting up to %g s for nodes to come", need, have, GROW_S)
+        log.warning("%s are asked for, %s now: those that find no place begin when nodes have come", need, have)
     if not gpus:
         if cluster.gpus:
             log.warning("%g GPUs are present but unused: this run computes on CPUs (--device)", cluster.gpus)
@@ -160,6 +163,25 @@ def _room(node: Mapping[str, float], threads: int, gpus: float) -> int:
     return min(by_cpu, by_gpu, by_memory)
 
 
+def run_as_detector(pool: Pool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What the function gives in a process that has what one detector has.
+
+    Raises:
+        ResourceError: no node offered that within GROW_S.
+    """
+    task = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(function)
+    try:
+        result: T = ray.get(task.remote(*args, **kwargs), timeout=GROW_S)
+        return result
+    except ray.exceptions.GetTimeoutError as error:
+        has = ray.cluster_resources()
+        raise ResourceError(
+            f"no node offered {pool.threads} CPUs and {pool.gpus:g} GPUs for a detector within {GROW_S:g} s; Ray has "
+            f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs. Are they free? Add such nodes, or ask for "
+            "less with --cpus-per-actor or --gpus-per-actor."
+        ) from error
+
+
 class RaySession:
     """Ray when it is first needed: a finished run that is run again needs none, and takes seconds."""
 
@@ -176,15 +198,8 @@ class RaySession:
 
     def runtime(self, pool: Pool, device: Device, precision: Precision) -> Runtime:
         """What a detector would choose where it runs. Raises ResourceError: CUDA asked for and not there."""
-        probe = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, max_calls=1)(choose_runtime)
         try:
-            runtime: Runtime = ray.get(probe.remote(device, precision), timeout=GROW_S)
-        except ray.exceptions.GetTimeoutError as error:
-            raise ResourceError(
-                f"no node with {pool.threads} CPUs and {pool.gpus:g} GPUs for a detector came within {GROW_S:g} s; "
-                f"Ray has {self.cluster.cpus:g} CPUs and {self.cluster.gpus:g} GPUs. Add such nodes, or ask for less "
-                "with --cpus-per-actor or --gpus-per-actor."
-            ) from error
+            runtime = run_as_detector(pool, choose_runtime, device, precision)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, ResourceError):
                 raise error.cause from error

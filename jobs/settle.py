@@ -16,9 +16,9 @@ import pyarrow as pa
 import ray
 from ray.exceptions import GetTimeoutError, NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
-from ray_chain import STALLED_S, faces_in, rows_from
+from ray_chain import STALLED_S, await_detector, faces_in, rows_from
 from ray_stages import Detecting, Reading, detect_alone, read_alone, work_item
-from ray_start import GROW_S, Pool
+from ray_start import Pool
 from tinyface_core.archive.read import broken
 from tinyface_core.archive.record import Record, Unit, UnitEnd, image_id_of
 from tinyface_core.errors import ErrorClass, PictureError, Stage, StopRun
@@ -73,12 +73,7 @@ class Settling:
                 f"{pictures:,} pictures got no result though tried again: so many are not at fault themselves. "
                 "See Ray's logs for why its workers die; what is committed stays, the same command resumes."
             )
-        try:
-            ray.get(self._process_for(lambda: None).remote(), timeout=GROW_S)
-        except GetTimeoutError as error:
-            raise StopRun(
-                f"no node offered what one detector needs within {GROW_S:g} s; the same command resumes."
-            ) from error
+        await_detector(self.pool)
 
     def _through_chain(
         self, units: Mapping[str, Unit], wanted: Wanted, parts: int, collector: UnitCollector
@@ -89,7 +84,7 @@ class Settling:
             work_item(units[name], carried, part) for name, indexes in wanted.items() for part in _split(indexes, parts)
         ]
         one_a_block = replace(self.reading, block_bytes=1)
-        for table in rows_from(faces_in(work, one_a_block, self.detecting, self.pool)):
+        for table in rows_from(faces_in(work, one_a_block, self.detecting, self.pool), self.pool):
             yield from collector.add(table)
 
     def _end_of(self, unit: Unit, collector: UnitCollector) -> Iterator[Whole]:

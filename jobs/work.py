@@ -131,7 +131,8 @@ class CommitLoop:
         parts = {name: work.part for name, work in units.items()}
         work = [work_item(part, settling.reading.carried) for name, part in parts.items() if name not in suspects]
         if work:
-            for table in rows_from(faces_in(work, settling.reading, settling.detecting, settling.pool)):
+            chain = faces_in(work, settling.reading, settling.detecting, settling.pool)
+            for table in rows_from(chain, settling.pool):
                 signals.check()
                 self.progress.came(table)
                 for whole in collector.add(table):
