@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import chain
 
+from changed import work_all
 from finish import finish, show_dry_run
 from options import DetectArchive, job_app, run_job
 from prepare import Run, asked_for, before_first_write, decide_anew, decide_as_recorded
@@ -28,8 +29,6 @@ from tinyface_core.storage import Storage
 from tinyface_core.tables.claim import Claim
 from tinyface_core.tables.output import OutputFolder, OutputState
 from tinyface_core.tables.schema import images_schema
-from to_do import find_to_do
-from work import Worked, work
 
 app = job_app("detect_archive.py", __doc__ or "")
 
@@ -70,11 +69,7 @@ def main(job: DetectArchive) -> int:
             decided = decide_anew(job, asked, ray_session.runtime(pool, job.device, job.precision), storage)
         claim = stack.enter_context(Claim(storage, output.uri))
         run = Run(job, OutputFolder(claim.guarded(), job.output), reading, decided, claim)
-        to_do = find_to_do(run, sources)
-        worked = Worked()
-        if to_do.units:
-            pool = choose_pool(ray_session.cluster, job, decided.runtime.device)
-            worked = work(run, to_do, pool.at_most(to_do.pictures))
+        to_do, worked = work_all(run, sources, lambda: choose_pool(ray_session.cluster, job, decided.runtime.device))
         finish(run, to_do, worked, started, skipped)
     return 0
 

@@ -66,7 +66,7 @@ def finish(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Co
     run.committer.sweep(to_do.plan.names(), to_do.commits())
     facts = _facts(run, to_do, worked, started, skipped)
     run.output.write_run(facts, started)
-    anew = worked.units > 0 or run.job.report_pictures > 0
+    anew = bool(worked.units) or run.job.report_pictures > 0
     report_uri = _report(run, facts, anew=anew) if run.job.report else None
     run.claim.check()
     run.output.write_success()
@@ -95,7 +95,7 @@ def _facts(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Co
     """The content of run.json: counts of the whole output and of this run, settings, versions, throughput."""
     now = datetime.now(UTC)
     whole = sum_totals(to_do.totals.values())
-    before = len(to_do.totals) - worked.units
+    before = len(to_do.totals) - len(worked.units)
     return {
         "finished_at": now.isoformat(timespec="seconds"),
         "started_at": started.isoformat(timespec="seconds"),
@@ -103,7 +103,7 @@ def _facts(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Co
         "work_s": round(worked.seconds, 3),
         "pictures_per_s": round(worked.totals.pictures / worked.seconds, 4) if worked.seconds else None,
         "inputs": list(run.job.input),
-        "units": {"planned": to_do.planned, "committed_before": before, "worked": worked.units},
+        "units": {"planned": to_do.planned, "committed_before": before, "worked": len(worked.units)},
         "complete": len(to_do.totals) == to_do.planned,
         "output": _counts(whole),
         "this_run": _counts(worked.totals),

@@ -19,7 +19,7 @@ from tinyface_core.archive.read import read_unit
 from tinyface_core.archive.record import Part, Record, Unit, UnitEnd
 from tinyface_core.detect.detections import Detections
 from tinyface_core.detect.detector import DetectOptions, Detector
-from tinyface_core.detect.runtime import Runtime
+from tinyface_core.detect.runtime import Runtime, is_out_of_memory
 from tinyface_core.errors import ErrorClass, InputError, PictureError, Stage, StorageError
 from tinyface_core.model.locate import ModelAddress, fetch
 from tinyface_core.picture.guard import DecodePool
@@ -125,17 +125,16 @@ class DetectFaces:
         except torch.AcceleratorError:  # the device stays broken for this process: another one must take over
             log.exception("the accelerator failed on a picture of %d x %d px", picture.width, picture.height)
             os._exit(1)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            return PictureError(
-                Stage.DETECT, ErrorClass.OUT_OF_MEMORY, f"{picture.width} x {picture.height} px: {error}"
-            )
         except Exception as error:
-            if "DefaultCPUAllocator" in str(error):  # how torch says that the machine's memory is full
-                return PictureError(Stage.DETECT, ErrorClass.OUT_OF_MEMORY, str(error).splitlines()[0])
+            if is_out_of_memory(error):
+                why = f"{picture.width} x {picture.height} px, in the smallest tiles: {_first_line(error)}"
+                return PictureError(Stage.DETECT, ErrorClass.OUT_OF_MEMORY, why)
             log.exception("detection failed on a picture of %d x %d px", picture.width, picture.height)
             return PictureError(Stage.DETECT, ErrorClass.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def read_alone(unit: Unit, only: frozenset[int], reading: Reading) -> pa.Table:

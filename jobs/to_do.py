@@ -125,8 +125,10 @@ class ToDo:
         return record is not None and record.is_done(self.settings_hash, self.hash_of(unit))
 
 
-def find_to_do(run: Run, sources: Iterable[Source]) -> ToDo:
+def find_to_do(run: Run, sources: Iterable[Source], *, again: bool = False) -> ToDo:
     """Brings the plan up to date with the listing, removes what no plan names, and finds what is not committed.
+
+    again: later in the same run, with some sources that changed; error rows were tried already.
 
     The first write (settings, before the first plan) comes after the whole listing was read without an error.
     """
@@ -143,7 +145,8 @@ def find_to_do(run: Run, sources: Iterable[Source]) -> ToDo:
         run.committer.retire(names)
 
     change = plan.update(sources, cut, retire=retire)
-    log.info(_told(change))
+    if not again:
+        log.info(_told(change))
     finish_removals(reading.storage, output, run.committer)
     to_do = ToDo(
         plan,
@@ -152,7 +155,7 @@ def find_to_do(run: Run, sources: Iterable[Source]) -> ToDo:
         run.decided.hash,
         json.dumps(asdict(reading.candidates), sort_keys=True),
         run.job.limit,
-        run.job.retry == "errors",
+        run.job.retry == "errors" and not again,
         run.removed,
     )
     if change.units_unchanged or change.retired:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +21,7 @@ from ray_progress import RunProgress
 from ray_stages import work_item
 from ray_start import Pool
 from settle import Indexes, Settling
-from tinyface_core.archive.record import DENIED, Unit
+from tinyface_core.archive.record import CHANGED, DENIED, Source, Unit
 from tinyface_core.errors import StopRun, TooManyErrors
 from tinyface_core.report.text import counted
 from tinyface_core.tables.collect import UnitCollector
@@ -35,16 +35,27 @@ log = logging.getLogger(__name__)
 WINDOW_UNITS, WINDOW_SOURCES = 2000, 200_000  # what the driver holds as rows of work, and puts into the object store
 COMMIT_THREADS, COMMITS_AHEAD = 4, 16
 DENIED_MOST = 1000  # pictures that wait for a first one that can be read
+CHANGED_MOST = 100_000  # sources that one run plans again
 JUDGED_FROM = 200  # pictures; a smaller sample says little
 
 
 @dataclass(frozen=True)
 class Worked:
-    """What one run did. seconds: from the first work to the last commit, start-up left out."""
+    """What one run did.
+
+    totals: of what was worked, twice what was worked twice. units: their names. seconds: from the first work to the
+    last commit, start-up left out. changed: sources that were not the planned version when they were read.
+    """
 
     totals: UnitTotals = UnitTotals()
-    units: int = 0
+    units: frozenset[str] = frozenset()
     seconds: float = 0.0
+    changed: tuple[Source, ...] = ()
+
+    def and_then(self, other: Worked) -> Worked:
+        """This, and what was worked after it: whose `changed` is the last word."""
+        totals, seconds = sum_totals([self.totals, other.totals]), self.seconds + other.seconds
+        return Worked(totals, self.units | other.units, seconds, other.changed)
 
 
 def work(run: Run, to_do: ToDo, pool: Pool) -> Worked:
@@ -80,7 +91,7 @@ def work(run: Run, to_do: ToDo, pool: Pool) -> Worked:
         )
         loop.work(to_do, dict(suspects))
         progress.say(now=True)
-    return Worked(sum_totals(done.values()), len(done), time.monotonic() - began)
+    return Worked(sum_totals(done.values()), frozenset(done), time.monotonic() - began, tuple(loop.changed.values()))
 
 
 def _told(pool: Pool) -> str:
@@ -93,7 +104,8 @@ def _told(pool: Pool) -> str:
 class CommitLoop:
     """Works units and commits them. hash_of: a unit's sources_hash. on_commit: told of each commit.
 
-    reads_otherwise: whether objects that this run does not work can be read.
+    reads_otherwise: whether objects that this run does not work can be read. changed: uri -> source as it was planned,
+    of objects that were another version when they were read.
     """
 
     settling: Settling
@@ -103,6 +115,7 @@ class CommitLoop:
     on_commit: Callable[[UnitWork, Written], None]
     max_error_share: float | None = None
     reads_otherwise: Callable[[], bool] = lambda: False
+    changed: dict[str, Source] = field(default_factory=dict)
 
     def work(self, units: Iterable[UnitWork], suspects: Indexes) -> None:
         """Commits every unit, or raises why not.
@@ -161,8 +174,14 @@ class CommitLoop:
         self._denied.clear()
 
     def _submit(self, work: UnitWork, rows: pa.Table) -> None:
+        self._note_changed(work, rows)
         self._writing[self._pool.submit(self.committer.write, work, self.hash_of(work.unit), rows)] = work
         self._finish(COMMITS_AHEAD)
+
+    def _note_changed(self, work: UnitWork, rows: pa.Table) -> None:
+        uris = set(rows.filter(pc.starts_with(rows["error_message"], CHANGED))["uri"].to_pylist())
+        found = [source for source in work.part.sources if source.uri in uris]
+        self.changed |= {source.uri: source for source in found[: CHANGED_MOST - len(self.changed)]}
 
     def _check_denied(self, most: int) -> None:
         """Raises StopRun where more than `most` pictures wait, and nothing at all can be read."""

@@ -7,12 +7,14 @@ On PYTHONPATH of a Ray head (its workers, and their decoding children) and of a 
   of whoever reads it (`tinyface-fault:reader`);
 - by TINYFACE_TEST_KILL=detections:3 in a driver's environment: its process group dies as the third detections file
   was written, before the images file (`images:3`: after the third commit);
+- by a name: `changes-3.jpg` is another version at each of its first three reads;
 - by a file `kill-trainer-at` in the folder of TINYFACE_TEST_NOTES: the last training worker dies at that step, once;
 - with TINYFACE_TEST_NOTES=folder each picture that a detector takes is a line `width height` in folder/<pid>.
 """
 
 import importlib.util
 import os
+import re
 import signal
 import sys
 import threading
@@ -67,7 +69,15 @@ def break_storage(module):
     read, write, counted, written = module.Storage.read, module.Storage.write, threading.Lock(), [0]
     table, _, number = os.environ.get("TINYFACE_TEST_KILL", "").partition(":")
 
+    def changing(read):
+        def broken(self, uri, version=None):
+            change(uri)
+            return read(self, uri, version)
+
+        return broken
+
     def deadly_read(self, uri, version=None):
+        change(uri)
         data = read(self, uri, version)
         if MARKER + b"reader" in data:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -83,6 +93,18 @@ def break_storage(module):
                     os.killpg(os.getpgrp(), signal.SIGKILL)
 
     module.Storage.read, module.Storage.write = deadly_read, deadly_write
+    module.Storage.open, module.Storage.open_stream = (
+        changing(module.Storage.open),
+        changing(module.Storage.open_stream),
+    )
+
+
+def change(uri):
+    """A file `changes-3.jpg` with an mtime of 1000 s is a second younger at each of its first three reads."""
+    name = re.search(r"/changes-(\d+)\.[^/]*$", uri)
+    path = uri.removeprefix("file://")
+    if name and os.stat(path).st_mtime < 1000 + int(name[1]):
+        os.utime(path, (os.stat(path).st_mtime + 1,) * 2)
 
 
 def break_trainer(module):

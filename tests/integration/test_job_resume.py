@@ -111,6 +111,36 @@ def test_a_finished_run_again_starts_no_ray_and_sweeps_orphans(story: Story, tmp
     check_whole(mine.tables)
 
 
+def test_what_changes_between_listing_and_reading_is_planned_again(
+    tmp_path: Path, ray_head: RayHead, model: Path
+) -> None:
+    """Three times a run, loose or archive; what goes on changing is an error row, which the next run takes up."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "steady.jpg").write_bytes(cloud(1))
+    tar = tar_bytes([(f"{number}.jpg", cloud(number)) for number in range(3)])
+    for name, data in (("changes-1.jpg", cloud(2)), ("changes-9.jpg", cloud(3)), ("changes-2.tar", tar)):
+        (tmp_path / "in" / name).write_bytes(data)
+        os.utime(tmp_path / "in" / name, (1000, 1000))
+    fixed = ("--output", "out", "--model", str(model), "--zooms", "0.5", "--no-report", "--actors", "1")
+    run = Job(tmp_path / "log", ray_head.environment, "--input", "in", *fixed, cwd=tmp_path).wait().expect(0)
+    assert "3 sources changed between listing and reading: planned again" in run.err
+    tables = Tables(tmp_path / "out")
+    once = {f"in/changes-2.tar::{number}.jpg": "ok" for number in range(3)} | {"in/changes-1.jpg": "ok"}
+    assert tables.statuses() == once | {"in/steady.jpg": "ok", "in/changes-9.jpg": "unreadable"}
+    facts = tables.run_facts
+    assert facts["units"] == {"planned": 2, "committed_before": 0, "worked": 2}
+    assert tables.query("SELECT DISTINCT error_message[:18] FROM IMAGES WHERE status = 'error'") == [
+        ("changed meanwhile:",)
+    ]
+    assert os.stat(tmp_path / "in" / "changes-9.jpg").st_mtime == 1004, "read four times"
+    (tmp_path / "in" / "changes-9.jpg").rename(tmp_path / "in" / "calm.jpg")
+    (tmp_path / "in" / "calm.jpg").rename(tmp_path / "in" / "changes-9.jpg")
+    os.utime(tmp_path / "in" / "changes-9.jpg", (2000, 2000))
+    Job(tmp_path / "log", ray_head.environment, "--input", "in", *fixed, cwd=tmp_path).wait().expect(0)
+    assert tables.statuses() == once | {"in/steady.jpg": "ok", "in/changes-9.jpg": "ok"}
+    tables.validated()
+
+
 def test_a_changed_picture_alone_is_worked_at_the_cost_of_one_inference(story: Story, tmp_path: Path) -> None:
     """The rows of its unit's other pictures are carried over, also of one that is not there any more."""
     mine = story.copied(tmp_path)

@@ -27,6 +27,7 @@ from tinyface_core.detect.pyramid import levels_for
 from tinyface_core.detect.tiling import tiles
 from tinyface_core.errors import CheckpointError, GeometryError, SettingsError
 from tinyface_core.model.checkpoint import save_checkpoint
+from tinyface_core.model.network import HeatMaps
 from tinyface_core.model.trunks import TrunkName
 from tinyface_core.templates import Template, TemplateSet
 
@@ -345,6 +346,47 @@ def test_a_regressor_adds_ellipses_and_changes_nothing_else() -> None:
     assert found.ellipses.angle_K.std() > 0.1
     blank = regressing(options(1, min_score=0.999999))(picture)
     assert (len(blank), len(blank.ellipses.cx_K) if blank.ellipses else None) == (0, 0)
+
+
+def with_memory_for(detector: Detector, pixels: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The same on a device that is too small for more at once: pixels of each try."""
+    tried: list[int] = []
+    compute = detector.network.forward
+
+    def scarce(image_N3HW: torch.Tensor) -> HeatMaps:
+        tried.append(image_N3HW.shape[2] * image_N3HW.shape[3])
+        if tried[-1] > pixels:
+            torch.empty(1 << 50, dtype=torch.uint8)
+        return compute(image_N3HW)
+
+    monkeypatch.setattr(detector.network, "forward", scarce)
+    return tried
+
+
+def test_where_memory_runs_out_smaller_tiles_give_the_same_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles stay small: the next picture is not tried in vain."""
+    picture = cloudy_picture(901, 907, seed=3)
+    whole = toy_detector(options(1))(picture)
+    detector = toy_detector(options(1, tile_px=1 << 20))
+    tried = with_memory_for(detector, 1 << 19, monkeypatch)
+    tiled = detector(picture)
+    assert tried[0] == 901 * 907 > 1 << 19 >= tried[-1]
+    assert detector.tile_px == 1 << 19
+    assert len(tiled) == len(whole) > 0
+    np.testing.assert_allclose(tiled.boxes_K4, whole.boxes_K4, atol=1e-4)
+    tried.clear()
+    detector(picture)
+    assert max(tried) <= 1 << 19
+
+
+def test_where_the_smallest_tiles_find_no_memory_the_error_is_that_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = toy_detector(options(1))
+    tried = with_memory_for(detector, 0, monkeypatch)
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        detector(cloudy_picture(451, 467, seed=3))
+    least = (4 * detector.network.halo_px) ** 2
+    assert least <= detector.tile_px < 2 * least
+    assert len(tried) > 2
 
 
 def test_ellipses_in_tiles_are_those_of_the_whole() -> None:

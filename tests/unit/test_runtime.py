@@ -14,7 +14,7 @@ from torch import nn
 
 from tests.toy_network import calibrated, cloudy_picture
 from tinyface_core.detect import runtime
-from tinyface_core.detect.runtime import Runtime, choose_runtime, give_memory_back, prepare
+from tinyface_core.detect.runtime import Runtime, choose_runtime, give_memory_back, is_out_of_memory, prepare
 from tinyface_core.errors import ResourceError
 from tinyface_core.model.trunks import TrunkName
 
@@ -190,3 +190,13 @@ def test_a_heads_bias_is_not_rounded_to_bf16() -> None:
         logits_NTHW = prepare(network, BF16)(torch.zeros(1, 3, 37, 53)).logits_NTHW
     torch.testing.assert_close(logits_NTHW, torch.full_like(logits_NTHW, 2 * -4.5747))
     assert logits_NTHW.dtype == torch.float32
+
+
+def test_what_counts_as_out_of_memory() -> None:
+    """What torch really raises on this machine, and what it would on a card."""
+    with pytest.raises(RuntimeError) as full:
+        torch.empty(1 << 50, dtype=torch.uint8)
+    assert is_out_of_memory(full.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

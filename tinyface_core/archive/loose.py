@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from tinyface_core.archive.members import MAX_PICTURE_BYTES, Numbering
-from tinyface_core.archive.record import DENIED, Record, Source, Unit
+from tinyface_core.archive.record import CHANGED, DENIED, Record, Source, Unit
 from tinyface_core.errors import ErrorClass, PictureError, Stage, StorageError
-from tinyface_core.storage import ObjectDenied, ObjectError, Storage
+from tinyface_core.storage import ObjectChanged, ObjectDenied, ObjectError, Storage
 
 _AHEAD = 8
 _AHEAD_BYTES = 64 << 20
@@ -43,6 +43,8 @@ def read_source(source: Source, storage: Storage) -> bytes | PictureError:
         return storage.read(source.uri, source.version)
     except ObjectDenied as error:
         return PictureError(Stage.READ, ErrorClass.UNREADABLE, f"{DENIED}{error}")
+    except ObjectChanged as error:
+        return PictureError(Stage.READ, ErrorClass.UNREADABLE, f"{CHANGED}{error}")
     except ObjectError as error:
         return PictureError(Stage.READ, ErrorClass.UNREADABLE, str(error))
     except StorageError:

@@ -13,11 +13,11 @@ from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.loose import read_loose
 from tinyface_core.archive.members import ArchiveBroken, Numbering
 from tinyface_core.archive.parquet import read_parquet
-from tinyface_core.archive.record import DENIED, Kind, Record, Unit, UnitEnd, image_id_of
+from tinyface_core.archive.record import CHANGED, DENIED, Kind, Record, Unit, UnitEnd, image_id_of
 from tinyface_core.archive.tar import read_tar
 from tinyface_core.archive.zip import read_zip
 from tinyface_core.errors import ErrorClass, PictureError, Stage, StorageError
-from tinyface_core.storage import ObjectDenied, ObjectError, Storage
+from tinyface_core.storage import ObjectChanged, ObjectDenied, ObjectError, Storage
 
 
 def read_unit(
@@ -70,6 +70,8 @@ def _explained(error: Exception) -> PictureError:
             return error.error
         case ObjectDenied():
             return PictureError(Stage.READ, ErrorClass.UNREADABLE, f"{DENIED}{error}")
+        case ObjectChanged():
+            return PictureError(Stage.READ, ErrorClass.UNREADABLE, f"{CHANGED}{error}")
         case ObjectError():
             return PictureError(Stage.READ, ErrorClass.UNREADABLE, str(error))
         case MemoryError():

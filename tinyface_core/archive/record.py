@@ -17,6 +17,8 @@ from tinyface_core.errors import PictureError
 
 # How the message of a 403 begins: one such object is an error row, but where nothing can be read the run must stop.
 DENIED = "permission denied: "
+# How that of an object begins which is another one than was planned: the run plans it again.
+CHANGED = "changed meanwhile: "
 
 
 class Kind(StrEnum):

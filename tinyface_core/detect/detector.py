@@ -7,6 +7,7 @@ Knows nothing of files, archives or Ray. Paper: section 4.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,13 +23,23 @@ from tinyface_core.detect.detections import Detections
 from tinyface_core.detect.ellipse import from_targets
 from tinyface_core.detect.pyramid import Level, Zooms, levels_for, smallest_face_px
 from tinyface_core.detect.resize import resize_region
-from tinyface_core.detect.runtime import Runtime, choose_runtime, give_memory_back, prepare
+from tinyface_core.detect.runtime import (
+    Runtime,
+    choose_runtime,
+    give_device_memory_back,
+    give_memory_back,
+    is_out_of_memory,
+    prepare,
+)
 from tinyface_core.detect.tiling import Tile, tiles
 from tinyface_core.errors import GeometryError
 from tinyface_core.model.checkpoint import ModelSpec, find_bundled, load_checkpoint
 from tinyface_core.model.network import HRNetwork
 
+log = logging.getLogger(__name__)
+
 TILE_PX = 3840 * 2160  # a 1080p picture at 2x: nothing larger is ever computed at once
+LEAST_HALOS = 4  # in the side of a tile: in smaller ones more than three quarters would be computed in vain
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ class Detector:
             raise GeometryError(f"a picture is uint8 (H, W, 3), this is {rgb_HW3.dtype} {rgb_HW3.shape}.")
         picture_hw = (rgb_HW3.shape[0], rgb_HW3.shape[1])
         levels = levels_for(picture_hw, self.zooms, self.spec.templates, self.spec.defaults.level_heights)
-        found = self.best(_as_tensor(rgb_HW3).to(self.runtime.device), levels)
+        found = self._best_that_fits(_as_tensor(rgb_HW3), levels)
         regressed = None if found.ellipse_K5 is None else found.ellipse_K5.cpu().numpy()
         return Detections(
             boxes_K4=boxes.clip(found.boxes_K4, picture_hw).cpu().numpy(),
@@ -95,6 +106,21 @@ class Detector:
             min_face_px=smallest_face_px(levels, self.spec.templates),
             ellipses=None if regressed is None else from_targets(found.boxes_K4.cpu().numpy(), regressed),
         )
+
+    def _best_that_fits(self, rgb_HW3: Tensor, levels: list[Level]) -> Candidates:
+        """`best`; where memory runs out, with tiles of half the size, here and in all later pictures.
+
+        They give the same boxes. Raises what torch raises when tiles cannot get any smaller.
+        """
+        while True:
+            try:
+                return self.best(rgb_HW3.to(self.runtime.device), levels)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self.tile_px // 2 < (LEAST_HALOS * self.network.halo_px) ** 2:
+                    raise
+            give_device_memory_back()  # here, where no traceback holds the tensors any more
+            self.tile_px //= 2
+            log.warning("out of memory: tiles have %d px at most from here on", self.tile_px)
 
     def best(self, rgb_HW3: Tensor, levels: list[Level]) -> Candidates:
         """What one NMS over all levels leaves of the boxes that touch the picture, not clipped, best score first.

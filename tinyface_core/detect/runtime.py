@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_NO_MEMORY = ("DefaultCPUAllocator",)  # how torch says that the machine's memory is full
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 DEVICES = Path("/dev")  # where Linux shows NVIDIA's cards as nvidia0, nvidia1, ...
 
@@ -116,6 +117,13 @@ def _input_as_weight(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
     return (inputs[0].to(cast(nn.Conv2d, module).weight.dtype),)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device, or the machine, had no memory left for a tensor."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _NO_MEMORY)
+
+
 def give_memory_back() -> None:
     """Pages that freed tensors hold go back to the system, where the C library can do that (glibc).
 
@@ -124,6 +132,13 @@ def give_memory_back() -> None:
     """
     if _malloc_trim is not None:
         _malloc_trim(0)
+
+
+def give_device_memory_back() -> None:
+    """After a failure: what torch keeps of a GPU's memory for later goes back, in pieces that fit together again."""
+    give_memory_back()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _fold_batch_norm(module: nn.Module) -> None:

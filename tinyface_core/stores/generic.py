@@ -120,7 +120,7 @@ class GenericStore:
         if version is not None and found is None:
             raise ObjectMissing(f"{uri}: no such object")
         if found is not None and found.version != version:
-            raise ObjectChanged(f"{uri}: changed: listed as {version}, now {found.version}")
+            raise ObjectChanged(f"{uri}: listed as {version}, now {found.version}")
 
     def _try(self, call: Callable[[], T], doing: str, uri: str, patience_s: float = READ_PATIENCE_S) -> T:
         def attempt() -> T:

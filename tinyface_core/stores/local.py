@@ -139,7 +139,7 @@ class _CheckedFile(io.FileIO):
         if self._wanted is None:
             self._wanted = _version(found)
         if _version(found) != self._wanted:
-            raise ObjectChanged(f"{self._uri}: changed: listed as {self._wanted}, now {_version(found)} (mtime, size)")
+            raise ObjectChanged(f"{self._uri}: listed as {self._wanted}, now {_version(found)} (mtime, size)")
 
     def readinto(self, buffer: Any) -> int | None:
         return cast("int | None", self._checked(super().readinto, buffer))

@@ -98,7 +98,7 @@ class S3Store:
         if found is None:
             raise ObjectMissing(f"{uri}: no such object")
         if version is not None and found.version != version:
-            raise ObjectChanged(f"{uri}: changed: listed as {version}, now {found.version} (ETag)")
+            raise ObjectChanged(f"{uri}: listed as {version}, now {found.version} (ETag)")
 
         def fetch(start: int, stop: int) -> bytes:
             with _Body(self, uri, found.version, start, stop) as body:
@@ -253,7 +253,7 @@ class _Body(io.RawIOBase):
             self._version = found
         elif found != self._version:  # a store that does not know If-Match
             self._drop()
-            raise ObjectChanged(f"{self._uri}: changed: listed as {self._version}, now {found} (ETag)")
+            raise ObjectChanged(f"{self._uri}: listed as {self._version}, now {found} (ETag)")
         if self._stop is None:
             self._stop = self._position + self._length
 

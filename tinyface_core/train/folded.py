@@ -131,12 +131,18 @@ def _convolved(
     factor_C = bn.weight.detach() * torch.rsqrt(variance + bn.eps)
     weight = (conv.weight * factor_C[:, None, None, None]).to(x_NCHW.dtype)
     shift_C = (bn.bias - mean * factor_C).to(x_NCHW.dtype)
-    if x_NCHW.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    if _fuses(x_NCHW):
         return cast(Tensor, _Fused.apply(x_NCHW, weight, shift_C, shortcut, conv, activation))
     x_NCHW = F.conv2d(x_NCHW, weight, shift_C, conv.stride, conv.padding, conv.dilation, conv.groups)
     if shortcut is not None:
         x_NCHW = x_NCHW + shortcut
     return x_NCHW if activation == "none" else F.relu6(x_NCHW) if activation == "relu6" else F.relu(x_NCHW)
+
+
+def _fuses(x_NCHW: Tensor) -> bool:
+    if x_NCHW.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return x_NCHW.dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class _Fused(torch.autograd.Function):
