@@ -4,9 +4,10 @@
 
 A small archive (the demo's photographs, small: loose, in a tar, a zip and Parquet, and broken files) is worked on a Ray
 of several raylets. Each driver is given one kill: after some of the commits that are left, drawn at random, it takes
-the driver with all its children, a worker of Ray, or a node; or the driver between the two files of a commit. The same
-command is run until it ends by itself; then the output must hold each picture once, with the faces of an unbroken run.
-Then a third of the pictures and all archives change, and the same goes on with that, with --retry errors.
+the driver with all its children, a worker of Ray, or a node; or the driver between the two files of a commit. Beside
+some of them a rival is started on the same output: it must be refused, or take over where the other was killed. The
+same command is run until it ends by itself; then the output must hold each picture once, with the faces of an unbroken
+run. Then a third of the pictures and all archives change, and the same goes on with that, with --retry errors.
 A reader asks the tables all the time: what it sees must never be double. --json takes each kill down as it is done, and
 a second call with the same file goes on behind it. Exits 1 where anything was wrong.
 """
@@ -40,13 +41,18 @@ UNIT = 8  # pictures
 PATIENCE_S = 600.0  # of one driver
 BETWEEN = "between the two files"
 KINDS = ("driver", BETWEEN, "worker", "node")
+RIVALS = 0.15  # of the drivers have one
+REFUSED, WON, ALREADY = "refused", "ended with 0", "another driver is at work"
 app = App(help=__doc__)
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One driver, its kill and what came of it. redo: of what changed. at: commits of this driver before the kill.
-    fired: whether it came to that; a driver may end before."""
+    """One driver, its kill and what came of it.
+
+    redo: of what changed. at: commits of this driver before the kill. fired: whether it came to that; a driver may end
+    before. rival: None without one; `refused`, or how the second driver on the same output ended.
+    """
 
     number: int
     kind: str
@@ -55,6 +61,7 @@ class Kill:
     fired: bool
     seconds: float
     wrong: tuple[str, ...] = ()
+    rival: str | None = None
 
 
 class Raylets:
@@ -102,16 +109,18 @@ class Driver:
     work: Path
     address: str
 
-    def start(self, output: Path, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, output: Path, *options: str, log: str = "driver.log", **environment: str
+    ) -> subprocess.Popen[bytes]:
         command = [sys.executable, "jobs/detect_archive.py", "--input", str(self.work / "in"), "--output", str(output)]
         command += ["--model", "hr-mobilenetv2", "--zooms", "1", "--unit-pictures", str(UNIT), "--no-report"]
         command += options
         variables = os.environ | {"RAY_ADDRESS": self.address, "PYTHONPATH": str(FAULTS)} | environment
-        with (self.work / "driver.log").open("ab") as log:
-            return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log, start_new_session=True)
+        with (self.work / log).open("ab") as file:
+            return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=file, stderr=file, start_new_session=True)
 
-    def last_lines(self) -> str:
-        return (self.work / "driver.log").read_text(errors="replace")[-2000:]
+    def last_lines(self, log: str = "driver.log") -> str:
+        return (self.work / log).read_text(errors="replace")[-2000:]
 
 
 def one_kill(kill: Kill, rng: random.Random, output: Output, driver: Driver, raylets: Raylets) -> tuple[Kill, bool]:
@@ -119,7 +128,9 @@ def one_kill(kill: Kill, rng: random.Random, output: Output, driver: Driver, ray
     began, now = time.monotonic(), time.time()
     # The faults count files as they are written: the unit behind the `at`-th loses its second file.
     deadly = {"TINYFACE_TEST_KILL": f"detections:{kill.at + 1}"} if kill.kind == BETWEEN else {}
-    process = driver.start(output.folder, *(("--retry", "errors") if kill.redo else ()), **deadly)
+    options = ("--retry", "errors") if kill.redo else ()
+    process = driver.start(output.folder, *options, **deadly)
+    rival = Rival(driver, output, options) if kill.rival else None
 
     def waits() -> bool:
         return process.poll() is None and time.monotonic() < began + PATIENCE_S
@@ -141,12 +152,40 @@ def one_kill(kill: Kill, rng: random.Random, output: Output, driver: Driver, ray
         os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
         wrong.append(f"the driver did not end within {PATIENCE_S:.0f} s")
-    if code not in (0, -signal.SIGKILL):
+    if code not in (0, -signal.SIGKILL) and not (rival and ALREADY in driver.last_lines()):
         wrong.append(f"the driver ended with {code}: {driver.last_lines()}")
+    if rival:
+        told = rival.ended(wrong)
+        kill, code = replace(kill, rival=told), 0 if told == WON else code
     if output.committed():
         wrong += output.double()
     fired = fired or code == -signal.SIGKILL
     return replace(kill, fired=fired, seconds=round(time.monotonic() - began, 1), wrong=tuple(wrong)), code == 0
+
+
+class Rival:
+    """A second driver on the same output, started a moment later."""
+
+    def __init__(self, driver: Driver, output: Output, options: tuple[str, ...]) -> None:
+        self._driver = driver
+        (driver.work / "rival.log").unlink(missing_ok=True)
+        self._process = driver.start(output.folder, *options, log="rival.log")
+
+    def ended(self, wrong: list[str]) -> str:
+        """How; what it should not have done goes to `wrong`."""
+        try:
+            code = self._process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            wrong.append(f"the rival did not end within {PATIENCE_S:.0f} s")
+            return "stuck"
+        said = self._driver.last_lines("rival.log")
+        if code == 0:
+            return WON
+        if code != 1 or ALREADY not in said:
+            wrong.append(f"the rival ended with {code}: {said}")
+        return REFUSED
 
 
 def check_finished(output: Output, wanted: Counter[Picture]) -> list[str]:
@@ -187,6 +226,7 @@ class Campaign:
                 rng = random.Random(f"{self._seed} {len(self.done)}")  # noqa: S311
                 left = max(1, self.units - output.committed(began))
                 plan = Kill(len(self.done), rng.choice(KINDS), redo, rng.randrange(left), False, 0.0)
+                plan = replace(plan, rival="to come" if rng.random() < RIVALS else None)
                 reader = Reader(output)
                 with reader.reading():
                     kill, ended = one_kill(plan, rng, output, self._driver, self._raylets)
@@ -222,7 +262,9 @@ def main(
         raylets.close()
         shutil.rmtree(work)
     show(done)
-    print(f"\n{campaign.queries} queries on the way, {campaign.repeated} more broke and were repeated.")
+    rivals = Counter(kill.rival for kill in done if kill.rival)
+    print(f"\nrivals: {dict(rivals)}")
+    print(f"{campaign.queries} queries on the way, {campaign.repeated} more broke and were repeated.")
     return int(any(kill.wrong for kill in done))
 
 

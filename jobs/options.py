@@ -105,8 +105,8 @@ class DetectArchive:
     "CPUs, and so threads, of each detector."
     gpus_per_actor: Annotated[float | None, Parameter(group=_RUN)] = None
     "GPUs of each detector; 0.5 puts two on one."
-    unit_pictures: Annotated[int, Parameter(group=_RUN)] = 1000
-    "Pictures that are committed together: what a kill can lose."
+    unit_pictures: Annotated[int | None, Parameter(group=_RUN)] = None
+    "Pictures that are committed together: what a kill can lose; None: 1,000, fewer of a small input."
     retry: Annotated[Literal["errors"] | None, Parameter(group=_RUN)] = None
     "errors: pictures that are error rows in the output are tried again, and no others."
     max_error_share: Annotated[float | None, Parameter(group=_RUN)] = None
@@ -126,7 +126,7 @@ class DetectArchive:
             ("--limit", self.limit, self.limit is None or self.limit > 0, "from 1 on"),
             ("--min-score", self.min_score, self.min_score is None or 0 <= self.min_score < 1, "from 0 up to below 1"),
             ("--nms-iou", self.nms_iou, self.nms_iou is None or 0 <= self.nms_iou <= 1, "from 0 to 1"),
-            ("--unit-pictures", self.unit_pictures, self.unit_pictures > 0, "from 1 on"),
+            ("--unit-pictures", self.unit_pictures, self.unit_pictures is None or self.unit_pictures > 0, "from 1 on"),
             ("--max-pixels", self.max_pixels, self.max_pixels is None or self.max_pixels > 0, "from 1 on"),
             (
                 "--decode-timeout",

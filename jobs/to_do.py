@@ -12,7 +12,7 @@ from itertools import islice
 from prepare import Run, share_model
 from ray_stages import Reading
 from tinyface_core.archive.record import Kind, Source, Unit
-from tinyface_core.archive.units import cut_units
+from tinyface_core.archive.units import cut_units, unit_size_for
 from tinyface_core.report.text import counted
 from tinyface_core.storage import ObjectError, Storage
 from tinyface_core.tables.footer import THREADS, CommitRecord, batches, committed
@@ -138,7 +138,10 @@ def find_to_do(run: Run, sources: Iterable[Source], *, again: bool = False) -> T
     def cut(sorted_sources: Iterable[Source]) -> Iterator[Unit]:
         output.write_settings(run.decided.settings)
         share_model(run.decided.model, output, guarded)
-        yield from cut_units(sorted_sources, reading.storage, reading.candidates, unit_pictures=run.job.unit_pictures)
+        size = run.job.unit_pictures
+        if size is None:
+            size, sorted_sources = unit_size_for(sorted_sources, lambda source: expected_pictures(Unit((source,))))
+        yield from cut_units(sorted_sources, reading.storage, reading.candidates, unit_pictures=size)
 
     def retire(names: Sequence[str]) -> None:
         output.delete_success()

@@ -40,6 +40,7 @@ from tests.picture_samples import (
 from tinyface_core.errors import ErrorClass, PictureError, Stage
 from tinyface_core.picture import decode as module
 from tinyface_core.picture.decode import decode, upright
+from tinyface_core.picture.layout import jpeg_segments
 from tinyface_core.picture.picture import Limits, Picture
 
 
@@ -203,6 +204,25 @@ def test_a_jpeg_with_an_odd_jfif_version_is_read() -> None:
     with pytest.raises(ValueError, match="JFIF"):
         simplejpeg.decode_jpeg(bytes(data), "RGB", strict=True)
     np.testing.assert_array_equal(picture_of(bytes(data)).rgb_HW3, picture_of(noisy_files()["jpeg"]).rgb_HW3)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "jpeg progressive"])
+def test_stray_bytes_in_the_header_of_a_jpeg_cost_no_picture(name: str) -> None:
+    """Some editors leave them between segments, and libjpeg warns of them as of a loss; between scans they are one."""
+    data = noisy_files()[name]
+    starts = [start - 4 for _, start, _ in jpeg_segments(data)]
+    assert len(starts) > 4  # before the first it would be no JPEG
+    for at in starts[1:]:
+        odd = data[:at] + b"\x00junk" + data[at:]
+        with pytest.raises(ValueError, match="extraneous bytes"):
+            simplejpeg.decode_jpeg(odd, "RGB", strict=True)
+        np.testing.assert_array_equal(picture_of(odd).rgb_HW3, picture_of(data).rgb_HW3)
+
+
+def test_a_bad_colour_profile_costs_no_picture() -> None:
+    data = noisy_files()["jpeg"]
+    odd = data[:2] + b"\xff\xe2\x00\x12ICC_PROFILE\0\x01\x02\x00\x00" + data[2:]
+    np.testing.assert_array_equal(picture_of(odd).rgb_HW3, picture_of(data).rgb_HW3)
 
 
 def test_the_jpeg_decoders_agree() -> None:

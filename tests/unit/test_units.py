@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from tests.unit.archives import (
 )
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.record import Kind, Record, Source, Unit
-from tinyface_core.archive.units import cut_units
+from tinyface_core.archive.units import cut_units, unit_size_for
 from tinyface_core.errors import StorageError
 from tinyface_core.storage import Storage
 
@@ -86,6 +87,21 @@ def test_it_streams() -> None:
     assert len(next(units).sources) == 10
     assert asked == 11
     units.close()
+
+
+@pytest.mark.parametrize(
+    ("count", "size"), [(0, 25), (1, 25), (668, 25), (1700, 27), (6_400, 100), (63_999, 1000), (64_000, 1000)]
+)
+def test_units_of_a_small_input_are_smaller(count: int, size: int) -> None:
+    found, sources = unit_size_for(loose(count), lambda source: 1)
+    assert (found, sum(1 for _ in sources)) == (size, count)
+
+
+def test_archives_count_as_the_pictures_in_them_and_a_large_input_is_not_read_to_its_end() -> None:
+    assert unit_size_for(loose(10), lambda source: 320)[0] == 50
+    size, sources = unit_size_for(loose(10**9), lambda source: 1)
+    assert size == 1000
+    assert [source.uri for source in islice(sources, 2)] == ["s3://b/0000.jpg", "s3://b/0001.jpg"]
 
 
 def test_a_small_archive_is_one_unit(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import chain, islice
 
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.record import Kind, Source, Unit
@@ -21,12 +22,29 @@ _THREADS = 8  # archives that are looked into at a time: the answers of an objec
 _AHEAD = 64
 
 
+UNIT_PICTURES = 1000
+SMALL_UNITS, SMALLEST_UNIT = 64, 25  # of a small input: so many units, of so many pictures at least
+
+
+def unit_size_for(sources: Iterable[Source], pictures_of: Callable[[Source], int]) -> tuple[int, Iterator[Source]]:
+    """How many pictures a unit of these sources should have, and all of the sources.
+
+    UNIT_PICTURES; fewer of an input that would be a few units, so that it is committed often, and shared by many.
+    pictures_of: how many a source counts as. Looks at UNIT_PICTURES * SMALL_UNITS sources ahead at most.
+    """
+    following = iter(sources)
+    ahead = list(islice(following, UNIT_PICTURES * SMALL_UNITS))
+    pictures = sum(map(pictures_of, ahead))
+    size = max(SMALLEST_UNIT, min(UNIT_PICTURES, -(-pictures // SMALL_UNITS)))
+    return size, chain(ahead, following)
+
+
 def cut_units(
     sources: Iterable[Source],
     storage: Storage,
     candidates: CandidateFilter,
     *,
-    unit_pictures: int = 1000,
+    unit_pictures: int = UNIT_PICTURES,
     unit_bytes: int = 1 << 30,
 ) -> Iterator[Unit]:
     """Units of at most about `unit_pictures` candidates and `unit_bytes` encoded bytes.

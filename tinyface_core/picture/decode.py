@@ -4,7 +4,8 @@ Which library decodes what was chosen by what it *refuses* (a damaged file must 
 that is grey below its middle), measured with OpenCV 5.0, Pillow 13 and simplejpeg 1.9:
 
     jpeg                 simplejpeg in strict mode: it stops where data were lost. OpenCV fills the rest with grey.
-                         OpenCV only for what simplejpeg objects to without a loss (padding, odd headers).
+                         Stray bytes in the header are taken out first. OpenCV only for what simplejpeg objects to
+                         without a loss (padding).
     png webp bmp gif     OpenCV: it checks the sums, and reads more of the valid oddities than Pillow does.
     avif                 OpenCV for pixels (it stops at every flipped bit; Pillow's decoder shows them),
                          Pillow for the turn, which OpenCV ignores.
@@ -35,6 +36,7 @@ from PIL import AvifImagePlugin, Image, TiffImagePlugin
 from tinyface_core.errors import ErrorClass, PictureError, Stage
 from tinyface_core.picture.header import Header, sniff, too_large
 from tinyface_core.picture.ifd import exif_facts
+from tinyface_core.picture.jpeg import with_clean_header
 from tinyface_core.picture.layout import is_whole
 from tinyface_core.picture.picture import Limits, Picture
 
@@ -151,13 +153,21 @@ def _jpeg(data: bytes, header: Header, limits: Limits) -> Picture:
     try:
         stored = simplejpeg.decode_jpeg(data, "RGB", strict=True)
     except ValueError as why:
-        if _lost_data(str(why), len(data)):
-            raise _refusal(data, header, why) from why
+        stored = _odd_jpeg(data, header, why)
+    return _picture(header, upright(stored, header.exif_orientation))
+
+
+def _odd_jpeg(data: bytes, header: Header, why: ValueError) -> RGB:
+    """One that simplejpeg objects to (`why`): what is odd in its header does not touch the picture."""
+    if not _lost_data(str(why), len(data)):
         try:
-            stored = _opencv(data, header)
+            return np.ascontiguousarray(_opencv(data, header), dtype=np.uint8)
         except _Refused:
             raise _refusal(data, header, why) from why  # the first decoder's reason says more
-    return _picture(header, upright(stored, header.exif_orientation))
+    try:
+        return simplejpeg.decode_jpeg(with_clean_header(data), "RGB", strict=True)
+    except ValueError:
+        raise _refusal(data, header, why) from why
 
 
 def _lost_data(words: str, size_bytes: int) -> bool:

@@ -6,15 +6,19 @@ must not die. One class a format; a walk that runs off the end of the data raise
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 from tinyface_core.picture import ifd
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the rest are tables, not frames
 _JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x01}  # markers without a length
 _JPEG_SCAN, _JPEG_APP1, _JPEG_END = 0xDA, 0xE1, 0xD9
+_JPEG_FILL = re.compile(rb"\xff+")
+_MOST_PARTS = 300_000  # of a file: a PNG of 1 GiB in pieces of 4 KiB; the smallest parts have 2 bytes
 
 
 class Damaged(Exception):
@@ -42,13 +46,20 @@ class Layout:
     is_whole: Callable[[bytes], bool]
 
 
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def _parts() -> Iterator[None]:
+    """One for each part of a file, which a walk takes in turn. Raises Damaged where a file is nothing but parts."""
+    yield from repeat(None, _MOST_PARTS)
+    raise Damaged(f"it has more than {_MOST_PARTS:,} parts")
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(marker, start of its content, stop) up to and with the first scan."""
     at = 2
-    while True:
-        at = data.index(0xFF, at)  # stray bytes between segments are skipped, as libjpeg does
-        while data[at] == 0xFF:
-            at += 1
+    for _ in _parts():
+        fill = _JPEG_FILL.search(data, at)  # stray bytes between segments are skipped, as libjpeg does
+        if fill is None:
+            raise IndexError("no further marker before the end of the data")
+        at = fill.end()
         marker, at = data[at], at + 1
         if marker == 0 or marker in _JPEG_BARE:
             continue
@@ -63,20 +74,17 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _jpeg_extent(data: bytes) -> Extent:
     exif = None
-    try:
-        for marker, start, stop in _jpeg_segments(data):
-            if marker == _JPEG_APP1 and exif is None and data.startswith(b"Exif\0\0", start):
-                exif = data[start:stop]
-            elif marker in _JPEG_FRAMES:
-                height, width = struct.unpack_from(">HH", data, start + 1)
-                return Extent(width, height, exif)
-    except ValueError:
-        raise IndexError("no further marker before the end of the data") from None
+    for marker, start, stop in jpeg_segments(data):
+        if marker == _JPEG_APP1 and exif is None and data.startswith(b"Exif\0\0", start):
+            exif = data[start:stop]
+        elif marker in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, start + 1)
+            return Extent(width, height, exif)
     raise Damaged("its picture data begins before its size was told")
 
 
 def _jpeg_is_whole(data: bytes) -> bool:
-    *_, (_, start, _) = _jpeg_segments(data)
+    *_, (_, start, _) = jpeg_segments(data)
     return data.find(b"\xff\xd9", start) >= 0
 
 
@@ -89,7 +97,9 @@ def _png_extent(data: bytes) -> Extent:
         raise Damaged("its first chunk is not IHDR") if len(data) >= 16 else IndexError()
     width, height = struct.unpack_from(">II", data, 16)
     at, kind, exif = 8, b"", None
-    while kind != b"IEND":
+    for _ in _parts():
+        if kind == b"IEND":
+            break
         length, kind = struct.unpack_from(">I4s", data, at) if at + 12 <= len(data) else (0, b"")
         if at + 12 + length > len(data):
             raise Damaged("its chunks do not add up") if _PNG_END in data[-64:] else IndexError()
@@ -102,7 +112,9 @@ def _png_extent(data: bytes) -> Extent:
 def _webp_extent(data: bytes) -> Extent:
     extent: Extent | None = None
     at = 12
-    while at + 8 <= len(data):
+    for _ in _parts():
+        if at + 8 > len(data):
+            break
         kind, length = struct.unpack_from("<4sI", data, at)
         if kind == b"VP8X":
             low, high_w, low_h, high_h = struct.unpack_from("<HBHB", data, at + 12)
@@ -151,7 +163,7 @@ _TIFF_PIXELS = ((ifd.STRIP_OFFSETS, ifd.STRIP_BYTES), (ifd.TILE_OFFSETS, ifd.TIL
 
 
 def _tiff_extent(data: bytes) -> Extent:
-    tags = ifd.read_tags(data, (ifd.WIDTH, ifd.HEIGHT, ifd.NEW_SUBFILE_TYPE, ifd.DNG_VERSION))
+    tags = ifd.read_tags(data, (ifd.WIDTH, ifd.HEIGHT, ifd.NEW_SUBFILE_TYPE, ifd.DNG_VERSION), most=ifd.FEW)
     if ifd.DNG_VERSION in tags or ifd.number(tags, ifd.NEW_SUBFILE_TYPE, 0) & 1:
         # its first page is only a small copy, to be mistaken for the picture
         raise NotDecoded("a camera's raw file (DNG, NEF, ARW)")
@@ -170,7 +182,9 @@ def _tiff_is_whole(data: bytes) -> bool:
 def _boxes(data: bytes, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
     """(type, start of content, stop) of the ISO base media boxes in data[start:stop]; stop may lie beyond data."""
     at = start
-    while at + 8 <= stop:
+    for _ in _parts():
+        if at + 8 > stop:
+            return
         size, kind = struct.unpack_from(">I4s", data, at)
         content = at + 8
         if size == 1:
