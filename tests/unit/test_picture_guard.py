@@ -44,6 +44,11 @@ if sys.orig_argv[-6:-4] == ["-m", "tinyface_core.picture.child"]:
             if rest: open(rest, "w").close()
             time.sleep(3600)
         if word == b"SLOW": time.sleep(0.15)
+        if word == b"BUSY":  # a quarter of a processor, as beside other work
+            end = time.process_time() + float(rest)
+            while (now := time.process_time()) < end:
+                while time.process_time() < now + 0.02: pass
+                time.sleep(0.06)
         if word == b"EAT": bytearray(20 << 30)
         if word == b"ONCE" and not os.path.exists(rest):
             open(rest, "w").close()
@@ -202,6 +207,16 @@ def test_idle_children_that_vanish_are_replaced() -> None:
         assert [error_class(r) for _, r in pool.decode_ahead((i, JPEG) for i in range(6))] == [None] * 6
         assert children()
         assert not set(children()) & set(first)
+
+
+@pytest.mark.usefixtures("faults")
+def test_on_a_busy_machine_the_limit_is_one_of_the_processors_time() -> None:
+    """Else a large picture would be an error row or not by what else runs there."""
+    with DecodePool(2, Limits(timeout_s=1.0)) as pool:
+        files = [("long", JPEG + b"#BUSY:0.6"), ("too long", JPEG + b"#BUSY:100")]
+        (_, held_up), (_, spinning) = pool.decode_ahead(files)
+    assert isinstance(held_up, Picture)
+    assert error_class(spinning) is ErrorClass.TIMED_OUT
 
 
 @pytest.mark.usefixtures("faults")

@@ -15,6 +15,7 @@ import sys
 from datetime import datetime
 
 import numpy as np
+import psutil
 
 from tinyface_core.errors import ErrorClass, PictureError, Stage, TinyfaceError
 from tinyface_core.picture.picture import Limits, Picture
@@ -22,6 +23,7 @@ from tinyface_core.picture.picture import Limits, Picture
 _LENGTH = struct.Struct("<Q")
 _LONGEST_START_S = 120.0  # a cold disk, a loaded machine; 0.3 s is usual
 _LONGEST_HEAD_BYTES = 1 << 20
+_LEAST_SHARE = 0.05  # of a processor: a child that gets less does not work, it hangs
 
 
 class ChildDied(Exception):
@@ -38,6 +40,7 @@ class Child:
     def __init__(self, limits: Limits) -> None:
         """Starts the process without waiting for it: `wait_until_ready` does."""
         self._limits = limits
+        self._began_s = self._seen_s = 0.0
         self._socket, theirs = socket.socketpair()
         with theirs:
             fd = theirs.fileno()
@@ -73,6 +76,7 @@ class Child:
 
     def decode(self, data: bytes) -> Picture | PictureError:
         """Raises ChildDied. After that, and after `timed_out`, this child is of no further use: call `end`."""
+        self._began_s = self._seen_s = self._used_s()
         try:
             self._send(_LENGTH.pack(len(data)))
             self._send(data)
@@ -125,10 +129,29 @@ class Child:
 
     def _receive_into(self, view: memoryview) -> None:
         while view:
-            count = self._socket.recv_into(view, 0, socket.MSG_WAITALL)
+            try:
+                count = self._socket.recv_into(view, 0, socket.MSG_WAITALL)
+            except BlockingIOError:
+                if not self._is_held_up():
+                    raise
+                continue
             if count == 0:
                 raise EOFError
             view = view[count:]
+
+    def _is_held_up(self) -> bool:
+        """Whether a child that did not answer in time works, and had not its time yet: the machine is busy."""
+        before_s, self._seen_s = self._seen_s, self._used_s()
+        limit_s = self._limits.timeout_s
+        return self._seen_s - self._began_s < limit_s and self._seen_s - before_s > _LEAST_SHARE * limit_s
+
+    def _used_s(self) -> float:
+        """Seconds of the processor's time that the child has had."""
+        try:
+            times = psutil.Process(self.pid).cpu_times()
+        except psutil.Error:
+            return self._seen_s
+        return float(times.user + times.system)
 
     def _limit_waiting(self, seconds: float) -> None:
         # the kernel's own limits: with Python's, a 6 MB picture would come in 30 pieces instead of one call
