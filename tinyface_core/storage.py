@@ -20,6 +20,7 @@ from fsspec import AbstractFileSystem
 from tinyface_core.errors import InputError
 from tinyface_core.stores.base import (
     ObjectChanged,
+    ObjectDamaged,
     ObjectDenied,
     ObjectError,
     ObjectInfo,
@@ -31,6 +32,7 @@ from tinyface_core.stores.local import LocalStore
 
 __all__ = [
     "ObjectChanged",
+    "ObjectDamaged",
     "ObjectDenied",
     "ObjectError",
     "ObjectInfo",
@@ -45,9 +47,9 @@ _S3 = ("s3", "s3a", "s3n")
 class Storage:
     """Reads and writes objects by their canonical uri.
 
-    What is wrong with one object is an ObjectError (ObjectMissing, ObjectChanged, ObjectDenied). Everything else that
-    lasts longer than the retries is errors.StorageError and names the url: network, credentials, a full disk. An
-    option that makes no sense is errors.SettingsError, at the first use of its protocol.
+    What is wrong with one object is an ObjectError (ObjectMissing, ObjectChanged, ObjectDenied, ObjectDamaged).
+    Everything else that lasts longer than the retries is errors.StorageError and names the url: network, credentials, a
+    full disk. An option that makes no sense is errors.SettingsError, at the first use of its protocol.
     """
 
     def __init__(self, options: StorageOptions | None = None) -> None:
@@ -104,9 +106,13 @@ class Storage:
         """
         return self._store(uri).has_folder(uri)
 
-    def read(self, uri: str, version: str | None = None) -> bytes:
-        """The whole object, all of one version: `version` if given. Raises: ObjectError, StorageError."""
-        return self._store(uri).read(uri, version)
+    def read(self, uri: str, version: str | None = None, size_bytes: int | None = None) -> bytes:
+        """The whole object, all of one version: `version` if given. Raises: ObjectError, StorageError.
+
+        size_bytes: as it was listed; S3 answers that are shorter are asked for again. What else tells damage on the
+        way is used where it is there: the checksum stored with the object, an ETag that is its MD5.
+        """
+        return self._store(uri).read(uri, version, size_bytes)
 
     def open(self, uri: str, version: str | None = None) -> BinaryIO:
         """A seekable file that reads ranges, for zip, Parquet and split tars; `read` too may raise as in `read`."""
@@ -149,7 +155,7 @@ class Storage:
         """The store of this uri as fsspec has it, with bounded retries of its own: for libraries that take one."""
         protocol = _protocol(uri)
         if protocol in _S3:
-            from tinyface_core.stores.s3 import file_system
+            from tinyface_core.stores.s3_client import file_system
 
             return file_system(self.options, tries=5)
         return fsspec.filesystem(protocol, **self.options.for_fsspec())

@@ -70,15 +70,15 @@ def break_storage(module):
     table, _, number = os.environ.get("TINYFACE_TEST_KILL", "").partition(":")
 
     def changing(read):
-        def broken(self, uri, version=None):
+        def broken(self, uri, *where):
             change(uri)
-            return read(self, uri, version)
+            return read(self, uri, *where)
 
         return broken
 
-    def deadly_read(self, uri, version=None):
+    def deadly_read(self, uri, *where):
         change(uri)
-        data = read(self, uri, version)
+        data = read(self, uri, *where)
         if MARKER + b"reader" in data:
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(60)

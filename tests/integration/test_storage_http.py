@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.archives import good, read, some_members, zip_bytes
+from tests.integration.fault_proxy import FaultProxy, Rule
+from tests.unit.archives import good, read, some_members, tar_bytes, zip_bytes
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.listing import list_sources
-from tinyface_core.errors import ErrorClass, Stage
+from tinyface_core.errors import ErrorClass, Stage, StorageError
 from tinyface_core.storage import Storage
+from tinyface_core.stores.base import with_retries
 
 pytestmark = pytest.mark.integration
 
@@ -40,8 +42,9 @@ class Ranges(Quiet):
 
 @pytest.fixture(params=[Quiet, Ranges])
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, bool]]:
-    """(url of a folder with a.zip and a.jpg, whether the server sends ranges)."""
+    """(url of a folder with a.zip, a.tar and a.jpg, whether the server sends ranges)."""
     (tmp_path / "a.zip").write_bytes(zip_bytes(some_members(3)))
+    (tmp_path / "a.tar").write_bytes(tar_bytes(some_members(3)))
     (tmp_path / "a.jpg").write_bytes(some_members(1)[0][1])
     handler = functools.partial(request.param, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -50,6 +53,42 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
         yield f"http://127.0.0.1:{server.server_address[1]}", request.param is Ranges
         server.shutdown()
         thread.join()
+
+
+@pytest.mark.parametrize("kind", ["503", "500", "reset", "truncate", "short_lie"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.tar", "a.zip"])
+def test_faults_that_pass_are_not_seen(served: tuple[str, bool], kind: str, name: str) -> None:
+    """Once they were error rows of archives, at the first cut."""
+    url, sends_ranges = served
+    if name == "a.zip" and not sends_ranges:
+        return  # cannot be read at all
+    if kind == "short_lie" and not sends_ranges:
+        return  # a part and the whole look alike to fsspec: a tar tells by its headers
+    with FaultProxy(url) as proxy:
+        (source,) = list_sources([f"{proxy.endpoint}/{name}"], Storage(), CandidateFilter())
+        proxy.rules[:] = [Rule(kind, "GET", name, count=2)]
+        if name == "a.jpg":
+            assert Storage().read(source.uri, source.version, source.size_bytes) == some_members(1)[0][1]
+        else:
+            assert good(read(source)[0]) == some_members(3)
+        assert proxy.made[kind] == 2
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.tar", "a.zip"])
+def test_a_server_that_is_gone_stops_the_run(
+    served: tuple[str, bool], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one error row a picture: the same command goes on when it is back."""
+    url, sends_ranges = served
+    if name == "a.zip" and not sends_ranges:
+        return
+    short = lambda attempt, what, patience_s: with_retries(attempt, what, 0.5)  # noqa: E731
+    monkeypatch.setattr("tinyface_core.stores.generic.with_retries", short)
+    with FaultProxy(url) as proxy:
+        (source,) = list_sources([f"{proxy.endpoint}/{name}"], Storage(), CandidateFilter())
+        proxy.rules[:] = [Rule("reset", "GET")]
+        with pytest.raises(StorageError, match=f"/{name}: given up after"):
+            read(source)
 
 
 def test_a_picture_and_a_zip(served: tuple[str, bool]) -> None:

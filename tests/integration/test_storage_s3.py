@@ -1,23 +1,23 @@
-"""Storage and the readers against a real S3 server over HTTP, also behind a network that fails."""
+"""Storage and the readers against two S3 servers over HTTP: SeaweedFS, and moto for a second opinion.
+
+Faults of the network are in test_storage_faults.py. moto checks no credentials: those are there too.
+"""
 
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from tests.integration.fault_proxy import FaultProxy, Rule
+from tests.integration.moto_server import MotoServer
 from tests.integration.s3_server import S3Server
 from tests.unit.archives import (
-    errors,
-    good,
     parquet_bytes,
     read,
     save,
@@ -31,7 +31,7 @@ from tinyface_core.archive.listing import list_sources
 from tinyface_core.archive.record import Unit
 from tinyface_core.archive.units import cut_units
 from tinyface_core.errors import InputError, StorageError
-from tinyface_core.storage import ObjectChanged, ObjectDenied, ObjectMissing, Storage, StorageOptions
+from tinyface_core.storage import ObjectChanged, ObjectMissing, Storage, StorageOptions
 
 pytestmark = pytest.mark.integration
 
@@ -39,19 +39,21 @@ ALL = CandidateFilter()
 ODD_KEYS = ["a b/é+%&=?#.jpg", "日本/語.jpg", "quote'\"<>.jpg", "a/b", "a/b/c.jpg", "x%2Fy.jpg", "~tilde!(1).jpg"]
 
 
+@pytest.fixture(scope="module", params=["seaweedfs", "moto"])
+def s3_server(
+    request: pytest.FixtureRequest, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[S3Server]:
+    """Every test of this file runs on both."""
+    if request.param == "seaweedfs":
+        yield s3_server
+        return
+    with MotoServer(tmp_path_factory.mktemp("moto")) as moto, mock.patch.dict(os.environ, moto.environment()):
+        yield moto
+
+
 @pytest.fixture
 def storage(s3_server: S3Server) -> Storage:
     return Storage()
-
-
-@pytest.fixture
-def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
-    with FaultProxy(s3_server.endpoint) as proxy:
-        yield proxy
-
-
-def through(proxy: FaultProxy) -> Storage:
-    return Storage(StorageOptions(endpoint_url=proxy.endpoint))
 
 
 def test_keys_are_taken_as_they_are(storage: Storage, bucket: str) -> None:
@@ -109,21 +111,6 @@ def test_a_file_that_changes_while_its_ranges_are_read_is_told(storage: Storage,
     storage.write(uri, os.urandom(4 << 20))
     with pytest.raises(ObjectChanged):
         file.read()
-
-
-def test_wrong_credentials_stop_the_run_and_are_hidden(storage: Storage, bucket: str) -> None:
-    uri = f"s3://{bucket}/a"
-    storage.write(uri, b"1")
-    wrong = Storage(StorageOptions(extra=(("key", "tinyface-test"), ("secret", "wrong-secret-0815"))))
-    for action in (lambda: wrong.read(uri), lambda: wrong.stat(uri), lambda: list(wrong.list(f"s3://{bucket}"))):
-        with pytest.raises(StorageError, match="AWS_ACCESS_KEY_ID") as caught:
-            action()
-        assert "0815" not in str(caught.value)
-    anonymous = Storage(StorageOptions(anonymous=True))
-    with pytest.raises(ObjectDenied):
-        anonymous.read(uri)
-    with pytest.raises(InputError, match="no permission"):
-        list_sources([f"s3://{bucket}/a"], anonymous, ALL)
 
 
 def test_profiles(s3_server: S3Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,82 +195,3 @@ def test_inputs_on_s3(storage: Storage, bucket: str) -> None:
             listed(wrong)
     with pytest.raises(InputError, match="no such bucket: no-such-bucket-here"):
         list_sources(["s3://no-such-bucket-here/x"], storage, ALL)
-
-
-# A network that fails
-
-
-@pytest.mark.parametrize("kind", ["503", "500", "reset", "truncate"])
-def test_faults_that_pass_are_not_seen(proxy: FaultProxy, bucket: str, kind: str) -> None:
-    storage = through(proxy)
-    data = os.urandom(3 << 20)
-    storage.write(f"s3://{bucket}/a.bin", data)
-    for method in ("GET", "HEAD", "PUT", "DELETE"):
-        proxy.rules[:] = [Rule(kind, method, "a.bin", count=2)]
-        storage.write(f"s3://{bucket}/a.bin", data)
-        info = storage.stat(f"s3://{bucket}/a.bin")
-        assert info is not None
-        assert storage.read(info.uri, info.version) == data
-        proxy.rules[:] = [Rule(kind, method, "a.bin", count=2)]
-        with storage.open_stream(info.uri, info.version) as file:
-            assert file.read() == data
-        proxy.rules[:] = [Rule(kind, method, "list-type", count=2)]
-        assert len(list(storage.list(f"s3://{bucket}"))) == 1
-        storage.delete(info.uri)
-    assert storage.stat(f"s3://{bucket}/a.bin") is None
-
-
-def test_a_stream_goes_on_where_it_was_cut(proxy: FaultProxy, bucket: str) -> None:
-    """Half the body each time: the tar is read once, not from its start again."""
-    storage = through(proxy)
-    members = [(f"{number}.jpg", some_bytes(number, 50_000)) for number in range(40)]
-    storage.write(f"s3://{bucket}/a.tar", tar_bytes(members))
-    source = source_of(f"s3://{bucket}/a.tar", storage)
-    proxy.rules[:] = [Rule("truncate", "GET", "a.tar", count=4)]
-    proxy.log.clear()
-    assert good(read(source, storage=storage)[0]) == members
-    ranges = [asked for method, _, asked in proxy.log if method == "GET"]
-    assert len(ranges) == 5
-    assert ranges[0] == ""
-    starts = [int(asked.removeprefix("bytes=").split("-")[0]) for asked in ranges[1:]]
-    assert starts == sorted(starts)
-    assert starts[0] > 0  # how much of what had come is lost with the connection is up to the client
-
-
-def test_a_reply_that_is_lost_is_written_again(proxy: FaultProxy, bucket: str) -> None:
-    storage = through(proxy)
-    proxy.rules[:] = [Rule("lost_reply", "PUT", "a.bin", count=1)]
-    storage.write(f"s3://{bucket}/a.bin", b"once")
-    assert storage.read(f"s3://{bucket}/a.bin") == b"once"
-    assert [method for method, _, _ in proxy.log] == ["PUT", "PUT", "GET"]
-
-
-@pytest.mark.slow
-def test_a_store_that_is_gone_stops_a_write_within_20_s(proxy: FaultProxy, bucket: str) -> None:
-    storage = through(proxy)
-    started = time.monotonic()
-    for rule in (Rule("503"), Rule("stall")):
-        proxy.rules[:] = [rule]
-        begun = time.monotonic()
-        with pytest.raises(StorageError, match="writing s3://"):
-            storage.write(f"s3://{bucket}/a.bin", b"1")
-        assert time.monotonic() - begun < 20
-    assert time.monotonic() - started < 40
-
-
-def test_a_server_that_comes_back_is_waited_for(s3_server: S3Server, bucket: str) -> None:
-    storage = Storage()
-    storage.write(f"s3://{bucket}/a", b"1")
-    s3_server.kill()
-    restart = threading.Timer(2.0, s3_server.restart)
-    restart.start()
-    assert storage.read(f"s3://{bucket}/a") == b"1"
-    restart.join()
-
-
-def test_missing_objects_are_error_rows_not_stops(storage: Storage, bucket: str) -> None:
-    storage.write(f"s3://{bucket}/a.jpg", b"1")
-    source = source_of(f"s3://{bucket}/a.jpg", storage)
-    storage.delete(source.uri)
-    records, end = read(source, storage=storage)
-    assert (errors(records), end.count) == ([(None, "unreadable")], 1)

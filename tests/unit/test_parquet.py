@@ -85,11 +85,13 @@ def test_a_column_with_a_dot_in_its_name(tmp_path: Path) -> None:
     assert good(read(source)[0]) == [("x", b"1"), ("y", b"2")]
 
 
-def test_rows_are_pictures_whatever_they_are_called(tmp_path: Path) -> None:
-    source = save(tmp_path / "a.parquet", parquet_bytes([(".hidden/a.json", b"1"), ("b.jpg", b"2")]))
-    assert len(good(read(source)[0])) == 2
-    records, end = read(source, CandidateFilter(exclude=("*.json",)))
-    assert (good(records), end.skipped) == ([("b.jpg", b"2")], {"excluded": 1})
+def test_rows_are_skipped_by_name_as_members_are_but_their_paths_may_begin_anywhere(tmp_path: Path) -> None:
+    """A data set that was made in ~/.cache keeps that in its paths, and its pictures are not hidden for it."""
+    members = [(".cache/a.jpg", b"1"), ("b.jpg", b"2"), ("b.json", b"{}"), ("c/.d.jpg", b"3"), ("e.gif", b"4")]
+    source = save(tmp_path / "a.parquet", parquet_bytes(members))
+    records, end = read(source, CandidateFilter(exclude=("*.gif",)))
+    assert (good(records), end.skipped) == (members[:2], {".json": 1, "hidden": 1, "excluded": 1})
+    assert good(read(source, CandidateFilter(all_files=True))[0]) == members
 
 
 def test_a_range_reads_only_its_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from tinyface_core.errors import ErrorClass, PictureError, TinyfaceError
 from tinyface_core.picture.decode import decode
 from tinyface_core.picture.guard import DecodePool, Result
 from tinyface_core.picture.picture import Limits, Picture
+from tinyface_core.picture.process import Child
 
 ROOT = Path(__file__).parents[2]
 JPEG = noisy_files()["jpeg"]
@@ -44,11 +45,7 @@ if sys.orig_argv[-6:-4] == ["-m", "tinyface_core.picture.child"]:
             if rest: open(rest, "w").close()
             time.sleep(3600)
         if word == b"SLOW": time.sleep(0.15)
-        if word == b"BUSY":  # a quarter of a processor, as beside other work
-            end = time.process_time() + float(rest)
-            while (now := time.process_time()) < end:
-                while time.process_time() < now + 0.02: pass
-                time.sleep(0.06)
+        if word == b"LATE": time.sleep(float(rest))
         if word == b"EAT": bytearray(20 << 30)
         if word == b"ONCE" and not os.path.exists(rest):
             open(rest, "w").close()
@@ -210,13 +207,18 @@ def test_idle_children_that_vanish_are_replaced() -> None:
 
 
 @pytest.mark.usefixtures("faults")
-def test_on_a_busy_machine_the_limit_is_one_of_the_processors_time() -> None:
-    """Else a large picture would be an error row or not by what else runs there."""
-    with DecodePool(2, Limits(timeout_s=1.0)) as pool:
-        files = [("long", JPEG + b"#BUSY:0.6"), ("too long", JPEG + b"#BUSY:100")]
-        (_, held_up), (_, spinning) = pool.decode_ahead(files)
-    assert isinstance(held_up, Picture)
-    assert error_class(spinning) is ErrorClass.TIMED_OUT
+@pytest.mark.parametrize(
+    ("share", "ends_as"), [(0.06, None), (0.04, ErrorClass.TIMED_OUT), (0.6, ErrorClass.TIMED_OUT)]
+)
+def test_on_a_busy_machine_the_limit_is_one_of_the_processors_time(
+    share: float, ends_as: ErrorClass | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a large picture would be an error row or not by what else runs there. share: that the child gets."""
+    used_s = itertools.count(0, share)  # asked for once at the picture's begin, then each second
+    monkeypatch.setattr(Child, "_used_s", lambda child: next(used_s))
+    with DecodePool(1, Limits(timeout_s=1.0)) as pool:
+        ((_, result),) = pool.decode_ahead([("late", JPEG + b"#LATE:2.5")])
+    assert error_class(result) is ends_as
 
 
 @pytest.mark.usefixtures("faults")

@@ -73,7 +73,7 @@ def test_an_empty_picture_is_given_on(tmp_path: Path) -> None:
 def test_only_the_wanted_are_read(pictures: tuple[Source, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     original = Storage.read
-    monkeypatch.setattr(Storage, "read", lambda self, uri, version: seen.append(uri) or original(self, uri, version))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(Storage, "read", lambda self, uri, *where: seen.append(uri) or original(self, uri, *where))  # type: ignore[func-returns-value]
     records, end = read(Unit(pictures), only={2, 17})
     assert [record.index for record in records] == [2, 17]
     assert seen == [pictures[2].uri, pictures[17].uri]
@@ -84,7 +84,7 @@ def test_a_few_are_read_ahead_and_no_more(pictures: tuple[Source, ...], monkeypa
     """An object store answers slowly, but many at once; pictures not yet asked for must not pile up."""
     lock, running, most, started = threading.Lock(), 0, 0, 0
 
-    def slow(self: Storage, uri: str, version: str | None) -> bytes:
+    def slow(self: Storage, uri: str, *where: Any) -> bytes:
         nonlocal running, most, started
         with lock:
             running, started = running + 1, started + 1
@@ -104,14 +104,14 @@ def test_a_few_are_read_ahead_and_no_more(pictures: tuple[Source, ...], monkeypa
 
 def test_large_pictures_are_not_read_ahead(pictures: tuple[Source, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
-    monkeypatch.setattr(Storage, "read", lambda self, uri, version: started.append(uri) or b"x")  # type: ignore[func-returns-value]
+    monkeypatch.setattr(Storage, "read", lambda self, uri, *where: started.append(uri) or b"x")  # type: ignore[func-returns-value]
     large = tuple(replace(source, size_bytes=100 << 20) for source in pictures)
     next(read_unit(Unit(large), Storage(), CandidateFilter()))
     assert len(started) == 1
 
 
 def test_a_store_that_fails_stops_the_run(pictures: tuple[Source, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Storage, uri: str, version: str | None) -> bytes:
+    def fail(self: Storage, uri: str, *where: Any) -> bytes:
         if uri == pictures[4].uri:
             raise StorageError("the network is gone")
         return b"x"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import itertools
 import os
@@ -17,7 +18,15 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, FlexibleChecksumError, NoCredentialsError
 
 from tinyface_core.errors import InputError, SettingsError, StorageError
-from tinyface_core.storage import ObjectChanged, ObjectDenied, ObjectInfo, ObjectMissing, Storage, StorageOptions
+from tinyface_core.storage import (
+    ObjectChanged,
+    ObjectDamaged,
+    ObjectDenied,
+    ObjectInfo,
+    ObjectMissing,
+    Storage,
+    StorageOptions,
+)
 from tinyface_core.stores import base
 from tinyface_core.stores.base import RangeFile, Transient, with_retries
 
@@ -379,9 +388,14 @@ def answered(code: str, status: int, operation: str = "GetObject") -> ClientErro
     )
 
 
-def got(*pieces: bytes | Exception, length: int | None = None, etag: str = "e1") -> dict[str, Any]:
+def got(*pieces: bytes | Exception, length: int | None = None, etag: str = "e1", start: int = 0) -> dict[str, Any]:
     total = sum(len(piece) for piece in pieces if isinstance(piece, bytes)) if length is None else length
-    return {"Body": Body(*pieces), "ContentLength": total, "ETag": f'"{etag}"'}
+    place = {"ContentRange": f"bytes {start}-{start + total - 1}/*"}
+    return {"Body": Body(*pieces), "ContentLength": total, "ETag": f'"{etag}"', **place}
+
+
+def head(size: int, etag: str = "e1") -> dict[str, Any]:
+    return {"ContentLength": size, "ETag": f'"{etag}"', "LastModified": datetime(2026, 1, 1, tzinfo=UTC)}
 
 
 @pytest.fixture(scope="module")
@@ -392,7 +406,7 @@ def s3() -> Any:
 
     def make(*answers: Any) -> tuple[Storage, Client]:
         client = Client(*answers)
-        storage._store("s3://b")._fs._call_s3 = client  # type: ignore[attr-defined]
+        storage._store("s3://b")._client.fs._call_s3 = client  # type: ignore[attr-defined]
         return storage, client
 
     return make
@@ -409,13 +423,54 @@ def test_s3_tries_again_what_may_pass(s3: Any, no_waiting: list[float], code: st
 
 def test_s3_goes_on_by_range_after_a_cut(s3: Any, no_waiting: list[float]) -> None:
     """A large object is not read again from its start, and stays one version."""
-    storage, client = s3(
-        got(b"abc", ConnectionResetError("cut"), length=8), got(b"de", b"", length=5), got(b"fgh", length=3)
-    )
+    cut = got(b"abc", ConnectionResetError("cut"), length=8)
+    storage, client = s3(head(8), cut, got(b"de", b"", length=5, start=3), got(b"fgh", start=5))
     with storage.open_stream("s3://b/k") as file:
         assert file.read() == b"abcdefgh"
-    assert [arguments.get("Range") for _, arguments in client.asked] == [None, "bytes=3-7", "bytes=5-7"]
-    assert [arguments.get("IfMatch") for _, arguments in client.asked] == [None, '"e1"', '"e1"']
+    assert [arguments.get("Range") for _, arguments in client.asked[1:]] == ["bytes=0-7", "bytes=3-7", "bytes=5-7"]
+    assert [arguments.get("IfMatch") for _, arguments in client.asked[1:]] == ['"e1"'] * 3
+
+
+def test_s3_bytes_from_another_place_are_never_taken(s3: Any, no_waiting: list[float]) -> None:
+    """A store that ignores ranges would give the start again in the middle."""
+    storage, _ = s3(head(8), got(b"abc", ConnectionResetError("cut"), length=8), got(b"abcdefgh"))
+    with storage.open_stream("s3://b/k") as file, pytest.raises(StorageError, match="from 3 on, came bytes 0-7"):
+        file.read()
+
+
+def test_s3_an_answer_that_is_short_and_says_so_is_asked_for_again(s3: Any, no_waiting: list[float]) -> None:
+    """The listing knows the size. For good it is an error of this object: never a shorter picture."""
+    storage, client = s3(got(b"abcd"), got(b"abcdefgh"))
+    assert storage.read("s3://b/k", "e1", 8) == b"abcdefgh"
+    assert [arguments.get("Range") for _, arguments in client.asked] == [None, None]
+    storage, _ = s3(*[got(b"abcd") for _ in range(3)])
+    with pytest.raises(ObjectDamaged, match="4 bytes came of 8"):
+        storage.read("s3://b/k", "e1", 8)
+
+
+def test_s3_an_etag_that_is_the_md5_tells_a_flipped_byte(no_waiting: list[float]) -> None:
+    """One that only looks like an MD5 is found out by a second reading, once; an encrypted object has none."""
+    md5 = hashlib.md5(b"data").hexdigest()
+
+    def store(*answers: Any) -> tuple[Storage, Client]:
+        storage = Storage(StorageOptions(endpoint_url="http://127.0.0.1:9", extra=(("key", "k"), ("secret", "s"))))
+        client = storage._store("s3://b")._client.fs._call_s3 = Client(*answers)  # type: ignore[attr-defined]
+        return storage, client
+
+    storage, client = store(got(b"dXta", etag=md5), head(4, md5), got(b"data", etag=md5), got(b"data", etag=md5))
+    assert [storage.read("s3://b/k") for _ in range(2)] == [b"data"] * 2
+    flips = [got(b"%d" % place, etag=md5) for place in range(3)]
+    storage, client = store(flips[0], head(1, md5), *flips[1:])
+    with pytest.raises(ObjectDamaged, match="do not match the checksum in the ETag"):
+        storage.read("s3://b/k")
+
+    other = "0" * 32
+    storage, client = store(got(b"data", etag=other), head(4, other), *[got(b"data", etag=other) for _ in range(2)])
+    assert [storage.read("s3://b/k") for _ in range(2)] == [b"data"] * 2
+    assert [method for method, _ in client.asked] == ["get_object", "head_object", "get_object", "get_object"]
+    storage, client = store(got(b"data", etag=other) | {"ServerSideEncryption": "aws:kms"})
+    assert storage.read("s3://b/k") == b"data"
+    assert len(client.asked) == 1
 
 
 def test_s3_a_store_that_ignores_if_match_is_found_out(s3: Any) -> None:
@@ -451,7 +506,7 @@ def test_s3_an_object_that_is_damaged_for_good_is_an_error_of_its_own(s3: Any, n
     storage, _ = s3(got(damaged, length=4), got(b"good"))
     assert storage.read("s3://b/k") == b"good"
     storage, client = s3(*[got(damaged, length=4) for _ in range(9)])
-    with pytest.raises(ObjectDenied, match="checksum"):
+    with pytest.raises(ObjectDamaged, match="checksum"):
         storage.read("s3://b/k")
     assert len(client.asked) == 3
 

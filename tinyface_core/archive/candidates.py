@@ -42,6 +42,12 @@ class CandidateFilter:
         skipped = self.skipped_as(name)
         return skipped or ("excluded" if self._included and not _any(self._included, name) else None)
 
+    def row_skipped_as(self, name: str) -> str | None:
+        """As `skipped_as`, for rows of a table: a path may begin anywhere there, so hidden folders say nothing."""
+        last = name.rsplit("/", 1)[-1]
+        hidden = not self.all_files and (_is_hidden(last) or extension_of(last) in SIDECARS)
+        return self.skipped_as(last) if hidden else self.left_out(name)
+
     def skipped_as(self, name: str) -> str | None:
         """None for a candidate; else what to count it under: `hidden`, `excluded`, or a sidecar's `.json`.
 

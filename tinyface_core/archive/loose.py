@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from tinyface_core.archive.members import MAX_PICTURE_BYTES, Numbering
 from tinyface_core.archive.record import CHANGED, DENIED, Record, Source, Unit
 from tinyface_core.errors import ErrorClass, PictureError, Stage, StorageError
-from tinyface_core.storage import ObjectChanged, ObjectDenied, ObjectError, Storage
+from tinyface_core.storage import ObjectChanged, ObjectDamaged, ObjectDenied, ObjectError, Storage
 
 _AHEAD = 8
 _AHEAD_BYTES = 64 << 20
@@ -40,7 +40,9 @@ def read_source(source: Source, storage: Storage) -> bytes | PictureError:
         message = f"{source.size_bytes} bytes, the limit is {MAX_PICTURE_BYTES} bytes"
         return PictureError(Stage.READ, ErrorClass.TOO_LARGE, message)
     try:
-        return storage.read(source.uri, source.version)
+        return storage.read(source.uri, source.version, source.size_bytes)
+    except ObjectDamaged as error:
+        return PictureError(Stage.READ, ErrorClass.UNREADABLE, str(error))
     except ObjectDenied as error:
         return PictureError(Stage.READ, ErrorClass.UNREADABLE, f"{DENIED}{error}")
     except ObjectChanged as error:

@@ -1,27 +1,37 @@
 """Parquet files that hold pictures: a binary column, or a struct of `bytes` and `path` as Hugging Face writes it.
 
-Only the needed columns are read, a few rows at a time. Rows are pictures whatever they are called: `--include` and
-`--exclude` apply to their names, hidden names and sidecars do not.
+Only the needed columns are read, a few rows at a time. Rows are skipped by their names as members of other archives
+are, except that folders in a path say nothing.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tinyface_core.archive.candidates import CandidateFilter
-from tinyface_core.archive.members import MAX_PICTURE_BYTES, ArchiveBroken, Numbering, Occurrences, shown, too_large
+from tinyface_core.archive.members import (
+    MAX_PICTURE_BYTES,
+    MAX_RATIO,
+    RATIO_FROM_BYTES,
+    ArchiveBroken,
+    Numbering,
+    Occurrences,
+    shown,
+    too_large,
+)
 from tinyface_core.archive.record import Record, Source, Unit
 from tinyface_core.errors import ErrorClass, PictureError, Stage
 from tinyface_core.storage import Storage
 
-_ROWS = 16  # at a time
+_ROWS = 4  # at a time: a dictionary of one value makes each of them as large as a picture may be, out of nothing
 _STREAM_BYTES = 1 << 20  # else a whole column chunk is read into memory
 _DATA_NAMES = ("image", "bytes", "data", "content", "image_bytes", "img", "picture", "jpg", "jpeg", "png", "webp")
 _NAME_NAMES = ("path", "name", "key", "__key__", "file_name", "filename", "file_path", "image_path", "image_name")
@@ -59,11 +69,7 @@ def opened(source: Source, storage: Storage) -> Iterator[pq.ParquetFile]:
             parquet = pq.ParquetFile(file, buffer_size=_STREAM_BYTES, pre_buffer=False, page_checksum_verification=True)
             parquet.schema_arrow.names  # noqa: B018  # a damaged footer may hold names that are not UTF-8
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            size = file.seek(0, 2)
-            file.seek(0)
-            cut = size == 0 or file.read(4) == b"PAR1"
-            told = f"the Parquet file {'ends early' if cut else 'is damaged'}: {_line(error)}"
-            raise ArchiveBroken(ErrorClass.TRUNCATED if cut else ErrorClass.CORRUPT, told) from error
+            raise _why_not(file, error) from error
         with parquet:
             yield parquet
 
@@ -82,7 +88,7 @@ def read_parquet(
         for row, values in _rows(parquet, unit, columns, carried):
             name = _raw_name(values[columns.names], row) if columns.names else str(row).encode()
             occurrence = occurrences.of(name, row) if columns.names else 0
-            if (skipped := candidates.left_out(shown(name))) is not None:
+            if (skipped := candidates.row_skipped_as(shown(name))) is not None:
                 numbering.skipped[skipped] += 1
             elif not numbering.wants_next():
                 numbering.pass_over()
@@ -101,10 +107,26 @@ def name_values(parquet: pq.ParquetFile, columns: PictureColumns) -> Iterator[by
             row += 1
 
 
+def _why_not(file: BinaryIO, error: Exception) -> ArchiveBroken:
+    """A file cut short begins as a Parquet file, and does not end like one."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    begin = file.read(4)
+    file.seek(max(0, size - 4))
+    end = file.read(4)
+    if end == b"PARE":
+        return ArchiveBroken(ErrorClass.ENCRYPTED, "the Parquet file is encrypted: write it again without a key")
+    cut = size == 0 or (begin == b"PAR1" and (size < 12 or end != b"PAR1"))
+    told = f"the Parquet file {'ends early' if cut else 'is damaged'}: {_line(error)}"
+    return ArchiveBroken(ErrorClass.TRUNCATED if cut else ErrorClass.CORRUPT, told)
+
+
 def _rows(
     parquet: pq.ParquetFile, unit: Unit, columns: PictureColumns, carried: list[str]
 ) -> Iterator[tuple[int, dict[tuple[str, ...], pa.Scalar]]]:
     """(row number in the file, values) for the rows of the unit; row groups outside it are not read."""
+    size_bytes = unit.sources[0].size_bytes
+    left = None if size_bytes is None else max(RATIO_FROM_BYTES, MAX_RATIO * size_bytes)
     start, stop = unit.start or 0, parquet.metadata.num_rows if unit.stop is None else unit.stop
     first = 0
     for group in range(parquet.num_row_groups):
@@ -113,6 +135,8 @@ def _rows(
             row = first
             wanted = [columns.data, *([columns.names] if columns.names else []), *((name,) for name in carried)]
             for batch in _batches(parquet, [group], wanted, _ROWS):
+                if left is not None and (left := left - batch.nbytes) < 0:
+                    raise ArchiveBroken(ErrorClass.TOO_LARGE, f"unpacks to more than {MAX_RATIO} times its size")
                 named = {path: _leaf(batch, path) for path in wanted}
                 for place in range(batch.num_rows):
                     if start <= row < stop:

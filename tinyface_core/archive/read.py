@@ -17,7 +17,7 @@ from tinyface_core.archive.record import CHANGED, DENIED, Kind, Record, Unit, Un
 from tinyface_core.archive.tar import read_tar
 from tinyface_core.archive.zip import read_zip
 from tinyface_core.errors import ErrorClass, PictureError, Stage, StorageError
-from tinyface_core.storage import ObjectChanged, ObjectDenied, ObjectError, Storage
+from tinyface_core.storage import ObjectChanged, ObjectDamaged, ObjectDenied, ObjectError, Storage
 
 
 def read_unit(
@@ -68,6 +68,8 @@ def _explained(error: Exception) -> PictureError:
     match error:
         case ArchiveBroken():
             return error.error
+        case ObjectDamaged():
+            return PictureError(Stage.READ, ErrorClass.UNREADABLE, str(error))
         case ObjectDenied():
             return PictureError(Stage.READ, ErrorClass.UNREADABLE, f"{DENIED}{error}")
         case ObjectChanged():

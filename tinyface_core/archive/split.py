@@ -39,8 +39,9 @@ def split_zip(source: Source, storage: Storage, candidates: CandidateFilter, lim
     occurrences, name_sizes = Occurrences(), []
     with zip.opened(source, storage, Unit((source,), 0)) as (archive, _):
         for index, info in enumerate(archive.infolist()):
-            name = zip.raw_name(info)
-            name_sizes.append(len(name))
+            raw = zip.raw_name(info)
+            name = raw or b"%d" % index
+            name_sizes.append(len(raw))
             if zip.is_folder(info):
                 continue
             counted = zip.skipped_as(info, name, candidates) is None
@@ -82,7 +83,7 @@ def split_tar(source: Source, storage: Storage, candidates: CandidateFilter, lim
                     break
                 if not is_plain(member.info):
                     continue
-                name = member.name
+                name = member.name or b"%d" % index
                 counted = candidates.member_skipped_as(shown(name)) is None
                 here = cuts[-1]
                 full = here.count >= limits.pictures

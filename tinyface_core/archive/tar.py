@@ -26,12 +26,12 @@ from tinyface_core.archive.members import (
     shown,
 )
 from tinyface_core.archive.record import Kind, Record, Unit
+from tinyface_core.archive.tar_headers import HeaderStream, Info
 from tinyface_core.errors import ErrorClass, StorageError
 from tinyface_core.storage import ObjectError, Storage
 
 _BUFFER_BYTES = 1 << 20
-_MAX_HEADER_BYTES = 1 << 20  # of a long name or pax header, which the library reads whole
-_EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
+_CUT = ("unexpected end of data", "empty file", "truncated header", "empty header")  # the library's words for it
 
 
 def read_tar(unit: Unit, storage: Storage, candidates: CandidateFilter, numbering: Numbering) -> Iterator[Record]:
@@ -49,7 +49,7 @@ def read_tar(unit: Unit, storage: Storage, candidates: CandidateFilter, numberin
                 raise ArchiveBroken(ErrorClass.TOO_LARGE, f"more than {MAX_MEMBERS} members: split the archive")
             if member.info.isdir():
                 continue
-            name = member.name
+            name = member.name or b"%d" % index  # as a row of a Parquet file: an archive that breaks is the one without
             occurrence = occurrences.of(name, index) if is_plain(member.info) else 0
             skipped = candidates.member_skipped_as(shown(name)) or (None if is_plain(member.info) else "special")
             if skipped is not None:
@@ -100,71 +100,29 @@ class Members:
     """
 
     def __init__(self, stream: BinaryIO, *, seekable: bool = False) -> None:
-        self._stream = stream if seekable else cast(BinaryIO, _Forward(stream))
+        self._stream = HeaderStream(stream, seekable=seekable)
         self.global_headers: dict[str, str] = {}  # met so far: they hold for all members behind them
 
     def __iter__(self) -> Iterator[Member]:
-        with _damage_told():
-            archive = tarfile.TarFile(fileobj=self._stream, encoding="utf-8", errors="surrogateescape", tarinfo=_Info)
+        with _damage_told(), self._stream.headers():
+            archive = tarfile.TarFile(
+                fileobj=cast(BinaryIO, self._stream), encoding="utf-8", errors="surrogateescape", tarinfo=Info
+            )
         offset = -1
         while True:
-            with _damage_told():
+            with _damage_told(), self._stream.headers():
                 info = archive.next()
             if info is None:
                 return _check_end(archive)
             if info.offset <= offset or info.size < 0:
                 raise ArchiveBroken(ErrorClass.CORRUPT, f"a header that points backwards, after {offset} bytes")
             offset = info.offset
+            blocks = -(-info.size // tarfile.BLOCKSIZE)
+            if is_plain(info) and archive.offset != info.offset_data + blocks * tarfile.BLOCKSIZE:
+                raise ArchiveBroken(ErrorClass.CORRUPT, f"a size that contradicts its header, after {offset} bytes")
             self.global_headers = dict(archive.pax_headers)
             yield Member(archive, info)
             archive.members = []  # type: ignore[attr-defined]  # else it keeps every member ever seen
-
-
-class _Forward:
-    """Makes a stream seekable forwards. Ends at its end, however far a header points behind it."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._position = 0
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, position: int) -> int:
-        if position < self._position:
-            raise tarfile.StreamError("a header points backwards")
-        while self._position < position and self._piece(position - self._position):
-            pass
-        return self._position
-
-    def read(self, size: int) -> bytes:
-        """All of `size` bytes, less only at the end."""
-        pieces = [self._piece(size)]
-        while pieces[-1] and (size := size - len(pieces[-1])):
-            pieces.append(self._piece(size))
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _piece(self, size: int) -> bytes:
-        piece = self._stream.read(min(size, _BUFFER_BYTES))
-        self._position += len(piece)
-        return piece
-
-
-class _Info(tarfile.TarInfo):
-    """Notes how the headers ended, which `TarFile.next` hides, and bounds what a header may allocate."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> _Info:
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.HeaderError as error:
-            archive.ending = error  # type: ignore[attr-defined]
-            raise
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type in _EXTENSIONS and not 0 <= self.size <= _MAX_HEADER_BYTES:
-            raise tarfile.SubsequentHeaderError(f"an extended header of {self.size} bytes")  # type: ignore[attr-defined]
-        return cast(tarfile.TarInfo, super()._proc_member(archive))  # type: ignore[misc]
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
@@ -201,9 +159,18 @@ def _damage_told() -> Iterator[None]:
         yield
     except (StorageError, ObjectError, ArchiveBroken):
         raise
-    except (tarfile.TarError, OSError, EOFError, zlib.error, struct.error, ValueError, LookupError) as error:
+    except (
+        tarfile.TarError,
+        OSError,
+        EOFError,
+        zlib.error,
+        struct.error,
+        ValueError,
+        LookupError,
+        OverflowError,
+    ) as error:
         text = str(error) or type(error).__name__
-        cut = isinstance(error, EOFError) or text in ("unexpected end of data", "empty file", "truncated header")
+        cut = isinstance(error, EOFError) or text in _CUT
         what = "ends early" if cut else "is damaged, or no tar (.tar.gz: of gzip)"
         raise ArchiveBroken(ErrorClass.TRUNCATED if cut else ErrorClass.CORRUPT, f"the tar {what}: {text}") from error
 

@@ -6,6 +6,7 @@ cannot be read costs the archive. Passwords are not asked for.
 
 from __future__ import annotations
 
+import io
 import stat
 import struct
 import zipfile
@@ -28,7 +29,7 @@ from tinyface_core.archive.members import (
     too_large,
 )
 from tinyface_core.archive.record import Record, Source, Unit
-from tinyface_core.archive.zip_directory import DirectoryPart, read_entries
+from tinyface_core.archive.zip_directory import DirectoryPart, overlapping, read_entries
 from tinyface_core.errors import ErrorClass, PictureError, Stage
 from tinyface_core.storage import Storage
 
@@ -36,7 +37,20 @@ _MAX_READ_BYTES = 128 << 20  # also bounds the directory, which the library read
 _ENCRYPTED, _UTF8 = 0x1, 0x800  # flag bits
 _PIECE_BYTES = 1 << 20
 _PACKED_PIECE_BYTES = 4096  # bzip2 and lzma unpack all of what they are given, up to 20,000 times its size
-_DAMAGE = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, struct.error, OSError, ValueError, RuntimeError)
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    LZMAError,
+    EOFError,
+    struct.error,
+    OSError,
+    ValueError,
+    RuntimeError,
+    OverflowError,  # an offset that no file can have
+)
+_OVERLAPS = PictureError(
+    Stage.ARCHIVE, ErrorClass.MEMBER_CORRUPT, "the member's data reach into the next member's: a zip bomb?"
+)
 
 
 def read_zip(unit: Unit, storage: Storage, candidates: CandidateFilter, numbering: Numbering) -> Iterator[Record]:
@@ -45,12 +59,13 @@ def read_zip(unit: Unit, storage: Storage, candidates: CandidateFilter, numberin
     start, stop = unit.start or 0, unit.stop
     with opened(source, storage, unit) as (archive, first):
         occurrences = Occurrences(unit.occurrences)
+        overlaps = overlapping(archive.infolist(), archive.start_dir)
         for index, info in enumerate(archive.infolist(), start=first):
             if stop is not None and index >= stop:
                 return
             if is_folder(info):
                 continue
-            name = raw_name(info)
+            name = raw_name(info) or b"%d" % index
             occurrence = occurrences.of(name, index)
             if index < start:
                 continue
@@ -60,7 +75,7 @@ def read_zip(unit: Unit, storage: Storage, candidates: CandidateFilter, numberin
             elif not numbering.wants_next():
                 numbering.pass_over()
             else:
-                outcome = _member(archive, info, shown(name))
+                outcome = _OVERLAPS if index - first in overlaps else _member(archive, info, shown(name))
                 yield numbering.record(source, (name, occurrence), outcome, size_bytes=info.file_size)
 
 
@@ -154,12 +169,14 @@ class _Bounded:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._end = file.seek(0, io.SEEK_END)
 
     def read(self, size: int = -1) -> bytes:
-        data = self._file.read(_MAX_READ_BYTES + 1 if size is None or size < 0 else min(size, _MAX_READ_BYTES + 1))
-        if len(data) > _MAX_READ_BYTES:
+        left = max(0, self._end - self._file.tell())  # asked for more, the file would reserve it
+        wanted = left if size is None or size < 0 else min(size, left)
+        if wanted > _MAX_READ_BYTES:
             raise ArchiveBroken(ErrorClass.TOO_LARGE, f"a directory of more than {_MAX_READ_BYTES} bytes")
-        return data
+        return self._file.read(wanted)
 
     def seekable(self) -> bool:
         return True

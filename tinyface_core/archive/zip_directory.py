@@ -12,7 +12,7 @@ import zipfile
 from itertools import accumulate
 from typing import BinaryIO, cast
 
-_ENTRY_BYTES = 46
+_ENTRY_BYTES, _LOCAL_BYTES = 46, 30
 _ENTRY, _ENDS = b"PK\x01\x02", (b"PK\x05\x06", b"PK\x06\x06", b"PK\x05\x05")
 
 
@@ -47,6 +47,24 @@ def read_entries(file: BinaryIO, offset: int, count: int | None) -> list[bytes] 
             return entries if count is None and head[:4] in _ENDS else None
         entries.append(head + file.read(sum(struct.unpack_from("<HHH", head, 28))))
     return entries
+
+
+def overlapping(infos: list[zipfile.ZipInfo], directory_at: int) -> frozenset[int]:
+    """Places in `infos` of the members that reach into the next one, or into the directory.
+
+    A few bytes told as a thousand members make a bomb. Newer Pythons refuse them as this does: of several at one place
+    the last is good.
+    """
+    holding = (place for place, info in enumerate(infos) if info.compress_size)  # folders may stand anywhere
+    order = sorted(holding, key=lambda place: infos[place].header_offset)
+    nexts = [*(infos[place].header_offset for place in order[1:]), directory_at]
+    found = zip(order, nexts, strict=False)  # of no member the directory is the next
+    return frozenset(place for place, next_at in found if _least_end(infos[place]) > next_at)
+
+
+def _least_end(info: zipfile.ZipInfo) -> int:
+    """Where its data end, its local header's extra field left out, whose size only that tells."""
+    return info.header_offset + _LOCAL_BYTES + len(info.orig_filename) + info.compress_size
 
 
 class DirectoryPart:

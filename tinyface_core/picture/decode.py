@@ -55,6 +55,7 @@ _PILLOW_ERRORS = (
     EOFError,
     struct.error,
 )
+_AVIF_LONGEST_SIDE_PX = 32_768  # libavif's limit; over it a sound file is called damaged
 _PADDING_SHARE = 0.02  # of a JPEG: that much may stand unused before its end marker (cameras pad; losses leave more)
 
 
@@ -181,6 +182,9 @@ def _lost_data(words: str, size_bytes: int) -> bool:
 
 
 def _avif(data: bytes, header: Header, limits: Limits) -> Picture:
+    if max(header.width, header.height) > _AVIF_LONGEST_SIDE_PX:
+        told = f"{header.width} x {header.height}: no side of an AVIF may be over {_AVIF_LONGEST_SIDE_PX:,} pixels"
+        raise _Refused(ErrorClass.TOO_LARGE, told)
     try:
         opened = AvifImagePlugin.AvifImageFile(io.BytesIO(data))
     except _PILLOW_ERRORS as why:

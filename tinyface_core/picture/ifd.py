@@ -16,14 +16,20 @@ EXIF_DIRECTORY, DATE_TIME_ORIGINAL, DNG_VERSION = 34665, 36867, 50706
 
 _NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _TEXTS = frozenset({2, 7})
+_MOST_ENTRIES = 0xFFFF  # of a directory: what a classic TIFF can have; a BigTIFF may tell of more than can be walked
+FEW = 64  # values of a tag, or bytes of its text, that tell a size, an orientation or a time
 
 Value = tuple[int, ...] | bytes
 
 
-def read_tags(data: bytes, wanted: Collection[int] | None, directory: int | None = None) -> dict[int, Value]:
+def read_tags(
+    data: bytes, wanted: Collection[int] | None, directory: int | None = None, most: int | None = None
+) -> dict[int, Value]:
     """The wanted tags (None: all) of one directory; numbers as a tuple, text as bytes; an absent tag is left out.
 
     directory: its offset in data; None is the first one. Classic TIFF and BigTIFF, either byte order.
+    most: values, or bytes of text, that are read of a tag (None: all): a hostile file tells each of its tags to be as
+    large as itself.
     Raises struct.error where data ends too early, ValueError where it is no TIFF.
     """
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
@@ -34,17 +40,23 @@ def read_tags(data: bytes, wanted: Collection[int] | None, directory: int | None
     if directory is None:
         (directory,) = struct.unpack_from(order + offset_code, data, 8 if big else 4)
     (entries,) = struct.unpack_from(order + count_code, data, directory)
+    if entries > _MOST_ENTRIES:
+        raise ValueError(f"a directory of {entries} tags")
     first = directory + struct.calcsize(order + count_code)
     found: dict[int, Value] = {}
     for at in range(first, min(first + entries * entry_bytes, len(data)), entry_bytes):
         tag, kind, count = struct.unpack_from(order + "HH" + offset_code, data, at)
         if (wanted is not None and tag not in wanted) or not (kind in _NUMBERS or kind in _TEXTS):
             continue
-        code = order + (f"{count}s" if kind in _TEXTS else f"{count}{_NUMBERS[kind]}")
+        letter = "s" if kind in _TEXTS else _NUMBERS[kind]
+        size = count * struct.calcsize(order + letter)
         value_at = at + entry_bytes - inline_bytes
-        if struct.calcsize(code) > inline_bytes:
+        if size > inline_bytes:
             (value_at,) = struct.unpack_from(order + offset_code, data, value_at)
-        values = struct.unpack_from(code, data, value_at)
+        if value_at + size > len(data):
+            raise struct.error("a value lies beyond the end of the data")
+        few = count if most is None else min(count, most)
+        values = struct.unpack_from(f"{order}{few}{letter}", data, value_at)
         found[tag] = values[0] if kind in _TEXTS else values
     if first + entries * entry_bytes > len(data):
         raise struct.error("the directory goes on beyond the end of the data")
@@ -76,8 +88,8 @@ def exif_facts(exif: bytes | None) -> tuple[int, datetime | None]:
 
 def _tags_or_none(tiff: bytes, wanted: Collection[int], directory: int | None) -> dict[int, Value]:
     try:
-        return read_tags(tiff, wanted, directory)
-    except (struct.error, ValueError, OverflowError, MemoryError):
+        return read_tags(tiff, wanted, directory, FEW)
+    except (struct.error, IndexError, ValueError, OverflowError, MemoryError):
         return {}
 
 

@@ -116,12 +116,16 @@ class ObjectDenied(ObjectError):
         self.code = code
 
 
+class ObjectDamaged(ObjectDenied):
+    """This object came with other bytes than the store says it holds, three times: a bad sector, in a bucket."""
+
+
 class Transient(Exception):
     """Inside the stores only: worth another try."""
 
 
 class Damaged(Transient):
-    """The bytes do not match the checksum that the store holds: on the way, or for good."""
+    """The bytes do not match the size or the sum that the store holds: on the way, or for good."""
 
 
 class Store(Protocol):
@@ -131,7 +135,7 @@ class Store(Protocol):
     def stat(self, uri: str) -> ObjectInfo | None: ...
     def list(self, folder: str, starts_with: str, enter: Callable[[str], bool]) -> Iterator[ObjectInfo]: ...
     def has_folder(self, uri: str) -> bool: ...
-    def read(self, uri: str, version: str | None) -> bytes: ...
+    def read(self, uri: str, version: str | None, size_bytes: int | None = None) -> bytes: ...
     def open(self, uri: str, version: str | None) -> BinaryIO: ...
     def open_stream(self, uri: str, version: str | None) -> BinaryIO: ...
     def write(self, uri: str, data: bytes) -> None: ...
@@ -142,7 +146,7 @@ class Store(Protocol):
 def with_retries(attempt: Callable[[], T], what: str, patience_s: float = READ_PATIENCE_S) -> T:
     """What `attempt` returns; `Transient` is tried again, with jitter, for `patience_s` seconds, then StorageError.
 
-    An object that is `Damaged` three times is so for good, and raises ObjectDenied: others may be sound.
+    An object that is `Damaged` three times is so for good, and raises ObjectDamaged: others may be sound.
     what: names the action and the url in the message, as `reading s3://bucket/key`.
     """
     started = time.monotonic()
@@ -157,7 +161,7 @@ def with_retries(attempt: Callable[[], T], what: str, patience_s: float = READ_P
         last = error.last_attempt.exception()
         tries = error.last_attempt.attempt_number
         if isinstance(last, Damaged):
-            raise ObjectDenied(f"{what}: {last}") from last
+            raise ObjectDamaged(f"{what}: {last}") from last
         raise StorageError(
             f"{what}: given up after {tries} tries in {time.monotonic() - started:.0f} s: {last}. "
             "Is the store reachable?"

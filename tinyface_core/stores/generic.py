@@ -19,8 +19,10 @@ from tinyface_core.errors import SettingsError, StorageError
 from tinyface_core.stores.base import (
     READ_PATIENCE_S,
     WRITE_PATIENCE_S,
+    Damaged,
     ObjectChanged,
     ObjectDenied,
+    ObjectError,
     ObjectInfo,
     ObjectMissing,
     StorageOptions,
@@ -31,6 +33,8 @@ from tinyface_core.stores.base import (
 T = TypeVar("T")
 _BUFFER_BYTES = 1 << 20
 _VERSION_KEYS = ("ETag", "etag", "generation", "versionId", "version")
+_REFUSED = (401, 403, 451)  # of this object, over HTTP
+_NO_RANGES = "the server cannot send a part of it, which zip and Parquet need: copy it to disk or to S3"
 _TIME_KEYS = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 
 
@@ -85,16 +89,29 @@ class GenericStore:
         except ObjectMissing:
             return False
 
-    def read(self, uri: str, version: str | None) -> bytes:
+    def read(self, uri: str, version: str | None, size_bytes: int | None = None) -> bytes:
+        needed = size_bytes or self._check(uri, version)
+
+        def whole() -> bytes:
+            data = cast(bytes, self._fs.cat_file(uri))
+            if len(data) < needed:
+                raise Damaged(f"{len(data)} bytes came of {needed}")
+            return data
+
+        data = self._try(whole, "reading", uri)
         self._check(uri, version)
-        data = self._try(lambda: self._fs.cat_file(uri), "reading", uri)
-        self._check(uri, version)
-        return cast(bytes, data)
+        return data
 
     def open(self, uri: str, version: str | None) -> BinaryIO:
-        self._check(uri, version)
-        file = self._try(lambda: self._fs.open(uri, "rb"), "opening", uri)
-        return cast(BinaryIO, io.BufferedReader(_NamedFaults(file, uri, self._options.hide), _BUFFER_BYTES))
+        found = self.stat(uri) if version is None else None  # for its size
+        size_bytes = self._check(uri, version) if found is None else found.size_bytes
+
+        def unchanged() -> Any:
+            self._check(uri, version)
+            return self._fs.open(uri, "rb")
+
+        file = _File(unchanged, lambda call: self._try(call, "reading", uri), size_bytes)
+        return cast(BinaryIO, io.BufferedReader(file, _BUFFER_BYTES))
 
     open_stream = open
 
@@ -115,12 +132,14 @@ class GenericStore:
     def make_folder(self, uri: str) -> None:
         pass
 
-    def _check(self, uri: str, version: str | None) -> None:
+    def _check(self, uri: str, version: str | None) -> int:
+        """The size of the object, 0 where it is not asked for or not told. Raises: ObjectMissing, ObjectChanged."""
         found = self.stat(uri) if version is not None else None
         if version is not None and found is None:
             raise ObjectMissing(f"{uri}: no such object")
         if found is not None and found.version != version:
             raise ObjectChanged(f"{uri}: listed as {version}, now {found.version}")
+        return 0 if found is None else found.size_bytes
 
     def _try(self, call: Callable[[], T], doing: str, uri: str, patience_s: float = READ_PATIENCE_S) -> T:
         def attempt() -> T:
@@ -128,11 +147,17 @@ class GenericStore:
                 return call()
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
                 raise ObjectMissing(f"{uri}: no such object") from error
+            except (ObjectError, StorageError, Damaged):
+                raise
             except PermissionError as error:
                 raise ObjectDenied(self._options.hide(f"{uri}: {error}")) from error
             except NotImplementedError as error:
                 raise StorageError(f"{doing} {uri}: {self._protocol}:// urls cannot do that") from error
             except Exception as error:  # each file system raises its own kinds; all that is left is worth a retry
+                if "range requests" in str(error):  # fsspec's words, which speak of its own arguments
+                    raise ObjectDenied(f"{uri}: cannot be read: {_NO_RANGES}") from error
+                if getattr(error, "status", None) in _REFUSED:
+                    raise ObjectDenied(self._options.hide(f"{uri}: {error}")) from error
                 raise Transient(self._options.hide(f"{type(error).__name__}: {error}")) from error
 
         return with_retries(attempt, f"{doing} {uri}", patience_s)
@@ -153,42 +178,69 @@ def _missing_options(protocol: str, options: StorageOptions) -> list[str]:
     return [name for name in needed if name not in options.for_fsspec()]
 
 
-class _NamedFaults(io.RawIOBase):
-    """A file whose failures are those of reading an object, and never look like damage in it."""
+class _File(io.RawIOBase):
+    """A file that is opened again, where it was, after a fault that may pass; and that never ends before its size.
 
-    def __init__(self, file: Any, uri: str, hide: Callable[[str], str]) -> None:
+    attempt: runs a call with retries, and names its faults. size_bytes: 0 where it is unknown.
+    """
+
+    def __init__(self, open_file: Callable[[], Any], attempt: Callable[[Callable[[], Any]], Any], size_bytes: int):
         super().__init__()
-        self._file, self._uri, self._hide = file, uri, hide
+        self._open, self._attempt, self._size = open_file, attempt, size_bytes
+        self._position = 0
+        self._file = attempt(open_file)
 
     def readable(self) -> bool:
         return True
 
     def seekable(self) -> bool:
-        return bool(self._file.seekable())
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return int(self._named(lambda: self._file.seek(offset, whence)))
+        return bool(self._file is None or self._file.seekable())
 
     def tell(self) -> int:
-        return int(self._file.tell())
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = int(self._attempt(lambda: self._in_place(lambda file: file.seek(offset, whence))))
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
-        data: bytes = self._named(lambda: self._file.read(len(buffer)))
+        data: bytes = self._attempt(lambda: self._in_place(lambda file: self._read(file, len(buffer))))
         buffer[: len(data)] = data
+        self._position += len(data)
         return len(data)
 
     def close(self) -> None:
-        self._file.close()
+        self._drop()
         super().close()
 
-    def _named(self, call: Callable[[], Any]) -> Any:
+    def _in_place(self, call: Callable[[Any], T]) -> T:
         try:
-            return call()
-        except Exception as error:  # each file system raises its own kinds
-            told = " ".join(str(error).split()) or type(error).__name__
-            if "range requests" in told:  # fsspec's words, which speak of its own arguments
-                told = "the server cannot send a part of it, which zip and Parquet need: copy it to disk or to S3"
-            raise ObjectDenied(self._hide(f"{self._uri}: cannot be read: {told}")) from error
+            if self._file is None:
+                self._file = self._open()
+                self._find_place(self._file)
+            return call(self._file)
+        except BaseException:
+            self._drop()
+            raise
+
+    def _find_place(self, file: Any) -> None:
+        if file.seekable():
+            file.seek(self._position)
+            return
+        left = self._position
+        while left and (skipped := file.read(min(left, _BUFFER_BYTES))):
+            left -= len(skipped)
+
+    def _read(self, file: Any, size: int) -> bytes:
+        data: bytes = file.read(size)
+        if size and not data and self._position < self._size:
+            raise EOFError(f"ends after {self._position} of {self._size} bytes")
+        return data
+
+    def _drop(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
 
 def _instant(value: Any) -> datetime | None:

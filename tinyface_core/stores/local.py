@@ -70,7 +70,7 @@ class LocalStore:
     def has_folder(self, uri: str) -> bool:
         return os.path.isdir(_path(uri))
 
-    def read(self, uri: str, version: str | None) -> bytes:
+    def read(self, uri: str, version: str | None, size_bytes: int | None = None) -> bytes:
         with self.open(uri, version) as file:
             return file.read()
 

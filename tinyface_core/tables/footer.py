@@ -7,6 +7,7 @@ not know how rows become tables, or who may write.
 from __future__ import annotations
 
 import glob
+import hashlib
 import io
 import json
 import re
@@ -111,16 +112,19 @@ class Footer:
             plain["skipped"] = json.dumps(self.totals.skipped, sort_keys=True)
         if self.failed is not None:
             plain["failed"] = json.dumps({"indexes": sorted(self.failed.indexes), "onward": self.failed.onward})
+        plain["check"] = _check(plain)
         return {_PREFIX + key: value for key, value in plain.items()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes] | None) -> Footer | None:
-        """None for a file that is not ours, or whose footer lacks something."""
+        """None for a file that is not ours, or whose footer lacks something or is not what was written."""
         plain = {
             key.decode().removeprefix(_PREFIX): value.decode("utf-8", "replace")
             for key, value in (metadata or {}).items()
             if key.startswith(_PREFIX.encode())
         }
+        if plain.pop("check", None) not in (None, _check(plain)):  # outputs of earlier versions have none
+            return None
         try:
             totals = None
             if "pictures" in plain:
@@ -182,6 +186,12 @@ def read_footer(storage: Storage, info: ObjectInfo) -> Footer | None:
         return Footer.from_metadata(pq.read_metadata(pa.BufferReader(tail)).metadata)
     except (pa.ArrowException, OSError):
         return None
+
+
+def _check(plain: Mapping[str, str]) -> str:
+    """A sum over a footer's values: Parquet has none there, and a store none for a range."""
+    text = "\0".join(f"{key}={value}" for key, value in sorted(plain.items()))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 @contextmanager

@@ -57,6 +57,7 @@ _METADATA = {
     "skipped": "images only: files and members that are no candidates, by extension, as JSON",
     "failed": "images of an archive only: which of the unit's records are error rows, as JSON: their indexes, and from "
     "where on the archive could not be read",
+    "check": "a sum over the other values",
 }
 
 
