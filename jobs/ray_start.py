@@ -18,6 +18,8 @@ from typing import ParamSpec, TypeVar
 
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # the job prints its own, from the commit loop
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Of a local Ray, which else ends idle workers after a second where detectors fill the CPUs: each read starts a process.
+os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 
 import ray
 from ray.experimental.internal_kv import _internal_kv_get

@@ -18,6 +18,8 @@ from tests.unit.archives import tar_bytes, zip_bytes
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
+SLOW = (250, 1, 5)  # a first pixel (tests/faults)
+
 
 def test_a_dry_run_tells_types_and_sizes_and_writes_nothing(tmp_path: Path) -> None:
     """No claim, no output folder, no Ray: RAY_ADDRESS leads nowhere."""
@@ -43,12 +45,20 @@ def test_a_dry_run_tells_types_and_sizes_and_writes_nothing(tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead, model: Path) -> tuple[Path, str]:
-    """(folder, Ray Data's log of a run over one tar of 120 pictures, 5 MB, a single unit)."""
+    """(folder, Ray Data's log of a run over one tar of 120 pictures, 6 MB, a single unit).
+
+    Every other picture takes a detector a fifth of a second, so that the second one is there before the first is done.
+    """
     folder = tmp_path_factory.mktemp("shared")
     (folder / "in").mkdir()
     noise = np.random.default_rng(7)
     pictures = [noise.integers(0, 255, (107, 211, 3), np.uint8) for _ in range(120)]
-    members = [(f"{number:03}.jpg", saved(picture, "JPEG", quality=95)) for number, picture in enumerate(pictures)]
+    for picture in pictures[::2]:
+        picture[0, 0] = SLOW
+    members = [
+        (f"{number:03}.png", saved(picture, "PNG")) if number % 2 == 0 else (f"{number:03}.jpg", saved(picture, "JPEG"))
+        for number, picture in enumerate(pictures)
+    ]
     (folder / "in" / "shard.tar").write_bytes(tar_bytes(members))
     before = len(ray_head.data_log)
     options = ["--input", "in", "--output", "out", "--model", str(model), "--zooms", "1", "--no-report"]
@@ -65,14 +75,14 @@ def test_reading_is_not_fused_into_the_detectors(shared: tuple[Path, str]) -> No
 
 
 def test_one_large_unit_is_worked_by_all_detectors(shared: tuple[Path, str], notes: Path) -> None:
-    """Each of the two takes a fair share of the 120 pictures."""
+    """Each of the two takes a share of the 120 pictures; the one that is ready first begins."""
     folder, _ = shared
     assert len(Tables(folder / "out").committed()) == 1
     taken = [path.read_text().count("211 107\n") for path in notes.iterdir()]
     shares = sorted(count for count in taken if count)
     assert sum(shares) == 120, "each picture was worked once"
     assert len(shares) == 2
-    assert shares[0] >= 24
+    assert shares[0] >= 10
 
 
 @pytest.fixture
