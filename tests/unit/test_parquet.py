@@ -183,3 +183,10 @@ def test_names_of_other_types(tmp_path: Path) -> None:
     for names, expected in (([7, 8], ["7", "8"]), (pa.array(["a", "b"]).dictionary_encode(), ["a", "b"])):
         source = save(tmp_path / "a.parquet", table_bytes(bytes=[b"1", b"2"], key=names))
         assert [name for name, _ in good(read(source)[0])] == expected
+
+
+def test_an_archive_in_a_row_is_refused_by_its_name_as_in_other_archives(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.parquet", parquet_bytes([("a.jpg", b"1"), ("b.tar", b"no tar"), ("c.jpg", b"2")]))
+    records, _ = read(source)
+    assert errors(records) == [("b.tar", "unsupported")]
+    assert good(records) == [("a.jpg", b"1"), ("c.jpg", b"2")]

@@ -18,14 +18,13 @@ import pyarrow.parquet as pq
 
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.members import (
-    MAX_PICTURE_BYTES,
     MAX_RATIO,
     RATIO_FROM_BYTES,
     ArchiveBroken,
     Numbering,
     Occurrences,
+    refusal,
     shown,
-    too_large,
 )
 from tinyface_core.archive.record import Record, Source, Unit
 from tinyface_core.errors import ErrorClass, PictureError, Stage
@@ -94,7 +93,8 @@ def read_parquet(
                 numbering.pass_over()
             else:
                 own = {column: _plain(values[column,]) for column in carried}
-                yield numbering.record(source, (name, occurrence), _data(columns, values), carried=own)
+                data = _data(columns, values, shown(name))
+                yield numbering.record(source, (name, occurrence), data, carried=own)
 
 
 def name_values(parquet: pq.ParquetFile, columns: PictureColumns) -> Iterator[bytes]:
@@ -162,12 +162,12 @@ def _batches(
         yield batch
 
 
-def _data(columns: PictureColumns, values: dict[tuple[str, ...], pa.Scalar]) -> bytes | PictureError:
+def _data(columns: PictureColumns, values: dict[tuple[str, ...], pa.Scalar], name: str) -> bytes | PictureError:
     scalar = values[columns.data]
     if not scalar.is_valid:
         return PictureError(Stage.ARCHIVE, ErrorClass.UNREADABLE, f"the row holds no bytes in {'.'.join(columns.data)}")
-    size = len(scalar.as_buffer())
-    return too_large(f"{size} bytes", f"{MAX_PICTURE_BYTES} bytes") if size > MAX_PICTURE_BYTES else scalar.as_py()
+    data: bytes | PictureError = refusal(name, len(scalar.as_buffer())) or scalar.as_py()
+    return data
 
 
 def _raw_name(value: pa.Scalar, row: int) -> bytes:
