@@ -69,7 +69,8 @@ def run(source: Path, output: Path, zooms: list[str]) -> dict[str, Any]:
     command = [sys.executable, str(ROOT / "jobs/detect_archive.py"), "--input", str(source), "--output", str(output)]
     options = ["--model", "hr-mobilenetv2", "--zooms", *zooms, "--no-report", "--unit-pictures", "200"]
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": "local"}
-    subprocess.run([*command, *options], check=True, env=environment)
+    if code := subprocess.run([*command, *options], check=False, env=environment).returncode:
+        raise SystemExit(f"the job ended with {code} on {source}; its own words stand above.")
     facts: dict[str, Any] = json.loads((output / "run.json").read_text())
     return facts
 
@@ -86,6 +87,11 @@ def main(
     """
     base, wrong = files.resolve(), list[str]()
     paths = sorted(path for path in base.rglob("*") if path.is_file())
+    if not paths:
+        raise SystemExit(f"--files {files}: holds no files, or is not there.")
+    work.mkdir(parents=True, exist_ok=True)
+    if any(work.iterdir()):
+        raise SystemExit(f"--work {work}: is not empty; what lies there would count as done.")
     comparable = {str(path.relative_to(base)) for path in paths if not path.name.lower().endswith(ARCHIVES)}
     loose: dict[str, list[Told]] = {}
     print("| form | files | rows | ok | skipped | errors |\n|---|---:|---:|---:|---:|---|")
