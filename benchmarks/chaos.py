@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FAULTS = ROOT / "tests" / "faults"
 UNIT = 8  # pictures
 PATIENCE_S = 600.0  # of one driver
+UP_TO_FIRST_S = 10.0  # from the claim to the first commit, about
 BETWEEN = "between the two files"
 KINDS = ("driver", BETWEEN, "worker", "node")
 RIVALS = 0.15  # of the drivers have one
@@ -115,7 +116,7 @@ class Driver:
         command = [sys.executable, "jobs/detect_archive.py", "--input", str(self.work / "in"), "--output", str(output)]
         command += ["--model", "hr-mobilenetv2", "--zooms", "1", "--unit-pictures", str(UNIT), "--no-report"]
         command += options
-        variables = os.environ | {"RAY_ADDRESS": self.address, "PYTHONPATH": str(FAULTS)} | environment
+        variables = os.environ | {"RAY_ADDRESS": self.address, "PYTHONPATH": f"{FAULTS}:{ROOT}"} | environment
         with (self.work / log).open("ab") as file:
             return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=file, stderr=file, start_new_session=True)
 
@@ -135,7 +136,10 @@ def one_kill(kill: Kill, rng: random.Random, output: Output, driver: Driver, ray
     def waits() -> bool:
         return process.poll() is None and time.monotonic() < began + PATIENCE_S
 
-    while waits() and output.committed(now) < kill.at:
+    while waits() and not (output.claimed(now) and output.committed(now) >= kill.at):
+        time.sleep(0.01)
+    until = time.monotonic() + (rng.uniform(0, UP_TO_FIRST_S) if kill.at == 0 else 0)
+    while waits() and time.monotonic() < until and output.committed(now) == 0:
         time.sleep(0.01)
     fired = process.poll() is None and kill.kind != BETWEEN
     if fired and kill.kind == "driver":

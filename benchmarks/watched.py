@@ -28,6 +28,14 @@ class Output:
                 times.append(path.stat().st_mtime)
         return sum(time_s > since for time_s in times)
 
+    def claimed(self, since: float) -> bool:
+        """Whether a driver is at work that has come since then: from its claim on it plans and works."""
+        for path in (self.folder / "_run" / "claims").glob("*"):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime > since:
+                    return True
+        return False
+
     def query(self, sql: str) -> list[tuple[object, ...]]:
         images, detections = (f"'{self.folder}/{table}/**/*.parquet'" for table in ("images", "detections"))
         with duckdb.connect() as connection:

@@ -44,7 +44,7 @@ def as_they_are_now(sources: Iterable[Source], storage: Storage) -> list[Source]
 
     def now(source: Source) -> Source | None:
         try:
-            found = storage.stat(source.uri)
+            found = storage.stat(source.url)
         except ObjectError:
             return None
         if found is None or found.version == source.version:

@@ -25,6 +25,7 @@ from ray_stages import Reading
 from ray_start import RaySession, choose_pool
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.listing import carried_fields, list_sources
+from tinyface_core.archive.signed_urls import SignedUrls
 from tinyface_core.storage import Storage
 from tinyface_core.tables.claim import Claim
 from tinyface_core.tables.output import OutputFolder, OutputState
@@ -68,8 +69,11 @@ def main(job: DetectArchive) -> int:
             pool = choose_pool(ray_session.cluster, job, job.device)
             decided = decide_anew(job, asked, ray_session.runtime(pool, job.device, job.precision), storage)
         claim = stack.enter_context(Claim(storage, output.uri))
-        run = Run(job, OutputFolder(claim.guarded(), job.output), reading, decided, claim)
-        to_do, worked = work_all(run, sources, lambda: choose_pool(ray_session.cluster, job, decided.runtime.device))
+        urls = stack.enter_context(SignedUrls())
+        run = Run(job, OutputFolder(claim.guarded(), job.output), reading, decided, claim, urls)
+        to_do, worked = work_all(
+            run, urls.noted(sources), lambda: choose_pool(ray_session.cluster, job, decided.runtime.device)
+        )
         finish(run, to_do, worked, started, skipped)
     return 0
 

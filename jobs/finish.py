@@ -15,6 +15,7 @@ from prepare import Run, versions
 from tinyface_core.archive.candidates import extension_of
 from tinyface_core.archive.record import Kind, Source
 from tinyface_core.report.html import write_report
+from tinyface_core.storage import unsigned
 from tinyface_core.tables.footer import sql_glob
 from tinyface_core.tables.unit_tables import UnitTotals, sum_totals
 from to_do import ToDo
@@ -102,7 +103,7 @@ def _facts(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Co
         "wall_s": round((now - started).total_seconds(), 3),
         "work_s": round(worked.seconds, 3),
         "pictures_per_s": round(worked.totals.pictures / worked.seconds, 4) if worked.seconds else None,
-        "inputs": list(run.job.input),
+        "inputs": [unsigned(url) for url in run.job.input],
         "units": {"planned": to_do.planned, "committed_before": before, "worked": len(worked.units)},
         "complete": len(to_do.totals) == to_do.planned,
         "output": _counts(whole),

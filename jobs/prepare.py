@@ -18,6 +18,7 @@ from typing import Any
 from options import DetectArchive
 from ray_stages import Detecting, Reading
 from ray_start import Pool
+from tinyface_core.archive.signed_urls import SignedUrls
 from tinyface_core.detect.detector import TILE_PX, DetectOptions
 from tinyface_core.detect.pyramid import Zooms, adaptive_zooms
 from tinyface_core.detect.runtime import Runtime
@@ -82,6 +83,7 @@ class Run:
     reading: Reading
     decided: Decided
     claim: Claim
+    urls: SignedUrls
 
     @cached_property
     def committer(self) -> Committer:

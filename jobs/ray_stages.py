@@ -69,6 +69,9 @@ def work_item(unit: Unit, carried: tuple[pa.Field, ...], only: frozenset[int] | 
     row = pa.table(unit_rows([unit], carried))
     for name, indexes in narrowed.items():
         row = row.append_column(name, pa.array([None if indexes is None else sorted(indexes)], pa.list_(pa.int32())))
+    # No plan holds the urls: they may be signed.
+    urls = [source.url for source in unit.sources] if any(s.url != s.uri for s in unit.sources) else None
+    row = row.append_column("urls", pa.array([urls], pa.list_(pa.string())))
     row = row.append_column("onward", pa.array([None if unit.part is None else unit.part.onward], pa.int32()))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, row.schema) as stream:
@@ -96,7 +99,10 @@ def read_units(work: pa.Table, reading: Reading) -> Iterator[pa.Table]:
 
 def _unpacked(row: pa.Table) -> tuple[Unit, frozenset[int] | None]:
     (unit,) = units_from(row)
-    only, part, onward = (row[name][0].as_py() for name in ("only", "part", "onward"))
+    only, part, onward, urls = (row[name][0].as_py() for name in ("only", "part", "onward", "urls"))
+    if urls is not None:
+        sources = (replace(source, url=url) for source, url in zip(unit.sources, urls, strict=True))
+        unit = replace(unit, sources=tuple(sources))
     if part is not None:
         unit = replace(unit, part=Part(frozenset(part), onward))
     return unit, None if only is None else frozenset(only)

@@ -20,7 +20,7 @@ from options import StorageFlags, Texts, job_app, many, run_job
 from prepare import before_first_write
 from tinyface_core.errors import InputError, SettingsError
 from tinyface_core.report.text import counted
-from tinyface_core.storage import Storage
+from tinyface_core.storage import Storage, unsigned
 from tinyface_core.tables.claim import Claim
 from tinyface_core.tables.commit import Committer
 from tinyface_core.tables.footer import committed
@@ -87,7 +87,7 @@ def _wanted(store: Storage, uris: Texts, members: Texts, image_ids: Texts) -> Re
         raise SettingsError(f"--member {members[0]}: give exactly one --uri, the archive that it is in.")
     if wrong := [given for given in image_ids if len(given) != 32 or set(given) - set("0123456789abcdef")]:
         raise SettingsError(f"--image-id {wrong[0]}: is no id; the tables have them as 32 hexadecimal digits.")
-    canonical = [store.canonical(uri) for uri in uris]
+    canonical = [unsigned(store.canonical(uri)) for uri in uris]
     if members:
         return Removed.named(image_ids, members=[(canonical[0], member) for member in members])
     return Removed.named(image_ids, canonical)

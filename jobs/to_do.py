@@ -12,6 +12,7 @@ from itertools import islice
 from prepare import Run, share_model
 from ray_stages import Reading
 from tinyface_core.archive.record import Kind, Source, Unit
+from tinyface_core.archive.signed_urls import SignedUrls
 from tinyface_core.archive.units import cut_units, unit_size_for
 from tinyface_core.report.text import counted
 from tinyface_core.storage import ObjectError, Storage
@@ -39,6 +40,7 @@ class ToDo:
     plan: Plan
     records: dict[str, CommitRecord]
     reading: Reading
+    urls: SignedUrls
     settings_hash: str
     filter_id: str
     limit: int | None
@@ -79,7 +81,8 @@ class ToDo:
     def __iter__(self) -> Iterator[UnitWork]:
         planned = take(self.plan.units(), self.limit)
         with ThreadPoolExecutor(THREADS) as pool:
-            for few in batches((unit for unit in planned if not self._is_settled(unit)), LOOKED_AT):
+            open_units = (self.urls.signed_unit(unit) for unit in planned if not self._is_settled(unit))
+            for few in batches(open_units, LOOKED_AT):
                 yield from pool.map(self._work_of, few)
 
     def _work_of(self, unit: Unit) -> UnitWork:
@@ -107,7 +110,7 @@ class ToDo:
         done = (unit for unit in self.plan.units() if self._is_done(unit))
         for unit in islice(done, TRIED):
             try:
-                with storage.open_stream(unit.sources[0].uri) as stream:
+                with storage.open_stream(self.urls.signed(unit.sources[0]).url) as stream:
                     stream.read(1)
                 return True
             except ObjectError:
@@ -141,7 +144,8 @@ def find_to_do(run: Run, sources: Iterable[Source], *, again: bool = False) -> T
         size = run.job.unit_pictures
         if size is None:
             size, sorted_sources = unit_size_for(sorted_sources, lambda source: expected_pictures(Unit((source,))))
-        yield from cut_units(sorted_sources, reading.storage, reading.candidates, unit_pictures=size)
+        signed = map(run.urls.signed, sorted_sources)
+        yield from cut_units(signed, reading.storage, reading.candidates, unit_pictures=size)
 
     def retire(names: Sequence[str]) -> None:
         output.delete_success()
@@ -155,6 +159,7 @@ def find_to_do(run: Run, sources: Iterable[Source], *, again: bool = False) -> T
         plan,
         committed(reading.storage, output.uri),
         reading,
+        run.urls,
         run.decided.hash,
         json.dumps(asdict(reading.candidates), sort_keys=True),
         run.job.limit,

@@ -29,6 +29,7 @@ from tinyface_core.stores.base import (
     Store,
 )
 from tinyface_core.stores.local import LocalStore
+from tinyface_core.stores.signed import unsigned
 
 __all__ = [
     "ObjectChanged",
@@ -39,6 +40,7 @@ __all__ = [
     "ObjectMissing",
     "Storage",
     "StorageOptions",
+    "unsigned",
 ]
 
 _S3 = ("s3", "s3a", "s3n")
@@ -65,8 +67,9 @@ class Storage:
         return Storage, (self.options,)
 
     def canonical(self, url: str) -> str:
-        """The uri of tables and hashes: `dir/a b` -> `file:///abs/dir/a b`; `s3://bucket/key` stays.
+        """The url that the store takes: `dir/a b` -> `file:///abs/dir/a b`; `s3://bucket/key` stays.
 
+        It is the uri of tables and hashes too, but for signed urls, of which that is `unsigned(url)`.
         Nothing is percent-encoded or decoded, links are not resolved, no network is used.
         Raises: InputError for a url with a user name or password in it: it would end up in tables and logs.
         """

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.integration.fault_proxy import FaultProxy, Rule
+from tests.integration.signed_server import SignedServer, signed_server
 from tests.unit.archives import good, read, some_members, tar_bytes, zip_bytes
-from tinyface_core.archive.candidates import CandidateFilter
+from tinyface_core.archive.candidates import CandidateFilter, kind_of
 from tinyface_core.archive.listing import list_sources
-from tinyface_core.errors import ErrorClass, Stage, StorageError
-from tinyface_core.storage import Storage
+from tinyface_core.archive.record import Source
+from tinyface_core.errors import ErrorClass, InputError, Stage, StorageError
+from tinyface_core.storage import Storage, unsigned
 from tinyface_core.stores.base import with_retries
 
 pytestmark = pytest.mark.integration
@@ -105,3 +107,36 @@ def test_a_picture_and_a_zip(served: tuple[str, bool]) -> None:
     assert record.error is not None
     assert (record.error.stage, record.error.error_class) == (Stage.READ, ErrorClass.UNREADABLE)
     assert "cannot send a part of it" in record.error.message
+
+
+@pytest.fixture
+def signing(tmp_path: Path) -> Iterator[SignedServer]:
+    (tmp_path / "a.zip").write_bytes(zip_bytes(some_members(3)))
+    (tmp_path / "a.jpg").write_bytes(some_members(1)[0][1])
+    with signed_server(tmp_path) as server:
+        yield server
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.zip"])
+def test_a_signed_url_is_read_and_never_shown(signing: SignedServer, name: str) -> None:
+    (source,) = list_sources([signing.url(name)], Storage(), CandidateFilter())
+    assert source.uri == signing.plain(name)
+    records = read(source)[0]
+    assert [data for _, data in good(records)] == [data for _, data in some_members(3 if name == "a.zip" else 1)]
+    assert "c0ffee" not in repr((source, records))
+
+
+@pytest.mark.parametrize("name", ["gone.jpg", "gone.zip"])
+def test_what_is_wrong_with_a_signed_url_is_told_without_it(signing: SignedServer, name: str) -> None:
+    url = signing.url(name)
+    with pytest.raises(InputError) as refused:
+        list(list_sources([url], Storage(), CandidateFilter()))
+    (record,) = read(Source(unsigned(url), kind_of(name), url=url))[0]
+    denied = url.replace("Signature", "signature")
+    (other,) = read(Source(unsigned(denied), kind_of(name), url=denied))[0]
+    assert record.error is not None
+    assert other.error is not None
+    for message in (str(refused.value), record.error.message, other.error.message):
+        assert name in message
+        assert "X-Amz" not in message
+        assert "c0ffee" not in message

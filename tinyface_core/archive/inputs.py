@@ -18,7 +18,7 @@ from tinyface_core.archive.members import ArchiveBroken
 from tinyface_core.archive.parquet import opened, picture_columns
 from tinyface_core.archive.record import Kind, Source
 from tinyface_core.errors import InputError
-from tinyface_core.storage import ObjectDenied, ObjectError, ObjectInfo, Storage
+from tinyface_core.storage import ObjectDenied, ObjectError, ObjectInfo, Storage, unsigned
 
 _THREADS = 16
 
@@ -63,9 +63,10 @@ def _is_there(uri: str, storage: Storage) -> bool:
 
 
 def _resolve(url: str, storage: Storage, candidates: CandidateFilter) -> Input:
-    uri = storage.canonical(url)
+    url = storage.canonical(url)
+    uri = unsigned(url)
     try:
-        info = None if uri.endswith("/") else storage.stat(uri)
+        info = None if uri.endswith("/") else storage.stat(url)
         is_marker = info is not None and info.size_bytes == 0 and uri.startswith("s3://") and storage.has_folder(uri)
         if info is not None and not is_marker:
             return _named(info, storage, candidates)
@@ -113,10 +114,15 @@ class ParquetColumns:
     has_pictures: bool
 
 
+def source_of(info: ObjectInfo, kind: Kind | None = None) -> Source:
+    """The object as a source; its kind is that of its name where none is given."""
+    return Source(info.uri, kind or kind_of(info.uri), info.size_bytes, info.version, info.modified, url=info.url)
+
+
 def parquet_columns(info: ObjectInfo, storage: Storage) -> ParquetColumns | None:
     """None where the file cannot be read: then it is a source, and reading it gives the error row."""
     try:
-        with opened(Source(info.uri, Kind.PARQUET, info.size_bytes, info.version), storage) as file:
+        with opened(source_of(info, Kind.PARQUET), storage) as file:
             return ParquetColumns(file.schema_arrow.names, picture_columns(file.schema_arrow) is not None)
     except (ArchiveBroken, ObjectError):
         return None

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tinyface_core.archive.candidates import CandidateFilter, kind_of
 from tinyface_core.archive.globs import Glob
-from tinyface_core.archive.inputs import Form, Input, is_empty, parquet_columns, resolve
+from tinyface_core.archive.inputs import Form, Input, is_empty, parquet_columns, resolve, source_of
 from tinyface_core.archive.manifest import carried_types, check_carried, manifest_sources
 from tinyface_core.archive.members import ArchiveBroken
 from tinyface_core.archive.parquet import opened
@@ -87,7 +87,7 @@ def _types_of(one: Input, storage: Storage, carry: Sequence[str]) -> dict[str, p
         info = one.info if one.form is Form.OBJECT else _first_parquet(one, storage)
         if info is None or kind_of(info.uri) is not Kind.PARQUET:
             return None
-        with opened(Source(info.uri, Kind.PARQUET, info.size_bytes, info.version), storage) as file:
+        with opened(source_of(info, Kind.PARQUET), storage) as file:
             check_carried(info.uri, file.schema_arrow.names, carry)
             return {name: file.schema_arrow.field(name).type for name in carry}
     except (ObjectError, ArchiveBroken) as error:
@@ -134,7 +134,7 @@ def _sources(
                     yield source if isinstance(source, str) else candidates.left_out(source.uri) or source
             case Form.OBJECT:
                 assert one.info is not None
-                yield candidates.left_out(one.uri) or _source(one.info)
+                yield candidates.left_out(one.uri) or source_of(one.info)
             case _:
                 for info, name in _below(one, storage, candidates):
                     if not info.uri.startswith(leave_out):
@@ -171,12 +171,8 @@ def _found(info: ObjectInfo, storage: Storage, candidates: CandidateFilter) -> S
     if kind_of(info.uri) is Kind.PARQUET:
         columns = parquet_columns(info, storage)
         if columns is not None and not columns.has_pictures:
-            return _source(info, Kind.PICTURE) if candidates.all_files else ".parquet"
-    return _source(info)
-
-
-def _source(info: ObjectInfo, kind: Kind | None = None) -> Source:
-    return Source(info.uri, kind or kind_of(info.uri), info.size_bytes, info.version, info.modified)
+            return source_of(info, Kind.PICTURE) if candidates.all_files else ".parquet"
+    return source_of(info)
 
 
 def _why_empty(one: Input, skipped: int, storage: Storage) -> str:

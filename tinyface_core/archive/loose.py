@@ -40,7 +40,7 @@ def read_source(source: Source, storage: Storage) -> bytes | PictureError:
         message = f"{source.size_bytes} bytes, the limit is {MAX_PICTURE_BYTES} bytes"
         return PictureError(Stage.READ, ErrorClass.TOO_LARGE, message)
     try:
-        return storage.read(source.uri, source.version, source.size_bytes)
+        return storage.read(source.url, source.version, source.size_bytes)
     except ObjectDamaged as error:
         return PictureError(Stage.READ, ErrorClass.UNREADABLE, str(error))
     except ObjectDenied as error:

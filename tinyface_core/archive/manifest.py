@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from tinyface_core.archive.candidates import kind_of
 from tinyface_core.archive.record import Source
 from tinyface_core.errors import InputError
-from tinyface_core.storage import ObjectError, ObjectInfo, Storage
+from tinyface_core.storage import ObjectError, ObjectInfo, Storage, unsigned
 
 URI_NAMES = (
     "uri", "url", "path", "image", "image_url", "image_uri", "image_path", "file", "file_name", "filename", "file_path",
@@ -33,7 +33,7 @@ NO_URL = "no url"
 _ROWS = 1000
 _THREADS = 16
 
-Entry = tuple[str, dict[str, Any]]  # uri or "", values of the carried columns
+Entry = tuple[str, dict[str, Any]]  # url or "", values of the carried columns
 
 
 def is_manifest(uri: str) -> bool:
@@ -56,12 +56,13 @@ def manifest_sources(manifest: ObjectInfo, storage: Storage, carry: Sequence[str
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="manifest") as pool:
         while batch := list(islice(entries, _ROWS)):
             found = pool.map(lambda entry: _stat(entry[0], storage) if entry[0] else None, batch)
-            for (uri, carried), info in zip(batch, found, strict=True):
-                if not uri:
+            for (url, carried), info in zip(batch, found, strict=True):
+                if not url:
                     yield NO_URL
                     continue
                 size, version, modified = (info.size_bytes, info.version, info.modified) if info else (None,) * 3
-                yield Source(uri, kind_of(uri), size, version, modified, carried)
+                uri = unsigned(url)
+                yield Source(uri, kind_of(uri), size, version, modified, carried, url)
 
 
 def carried_types(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> dict[str, pa.DataType]:
@@ -84,10 +85,10 @@ def check_carried(uri: str, names: Sequence[str], carry: Sequence[str]) -> None:
             raise InputError(f"--carry {name}: {uri} has no such column; it has: {there}")
 
 
-def _stat(uri: str, storage: Storage) -> ObjectInfo | None:
+def _stat(url: str, storage: Storage) -> ObjectInfo | None:
     """What the store tells of an entry; None where it is missing or denied, which reading it will tell."""
     try:
-        return storage.stat(uri)
+        return storage.stat(url)
     except ObjectError:
         return None
 
@@ -129,7 +130,7 @@ def _csv_entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -
 @contextmanager
 def _csv_rows(manifest: ObjectInfo, storage: Storage) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
     """(column names, rows) of a CSV; of a text, no names and its lines as rows of one."""
-    with storage.open_stream(manifest.uri, manifest.version) as stream:
+    with storage.open_stream(manifest.url, manifest.version) as stream:
         # Bytes that are not UTF-8 become \xNN, which is how the local store shows the file names that hold them.
         text = io.TextIOWrapper(stream, "utf-8-sig", "backslashreplace", newline="")
         if manifest.uri.lower().endswith(".txt"):
@@ -155,7 +156,7 @@ def _parquet_entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str
 @contextmanager
 def _parquet(manifest: ObjectInfo, storage: Storage) -> Iterator[pq.ParquetFile]:
     try:
-        with storage.open(manifest.uri, manifest.version) as file, pq.ParquetFile(file, buffer_size=1 << 20) as parquet:
+        with storage.open(manifest.url, manifest.version) as file, pq.ParquetFile(file, buffer_size=1 << 20) as parquet:
             yield parquet
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{manifest.uri}: the manifest cannot be read: {error}: write it again") from error

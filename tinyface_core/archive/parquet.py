@@ -63,7 +63,7 @@ def picture_columns(schema: pa.Schema) -> PictureColumns | None:
 @contextmanager
 def opened(source: Source, storage: Storage) -> Iterator[pq.ParquetFile]:
     """The file with its footer read. Raises: ArchiveBroken, ObjectError, StorageError."""
-    with storage.open(source.uri, source.version) as file:
+    with storage.open(source.url, source.version) as file:
         try:
             parquet = pq.ParquetFile(file, buffer_size=_STREAM_BYTES, pre_buffer=False, page_checksum_verification=True)
             parquet.schema_arrow.names  # noqa: B018  # a damaged footer may hold names that are not UTF-8

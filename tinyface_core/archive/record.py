@@ -39,6 +39,7 @@ class Source:
     version: ETag, else `<mtime ns>-<size>`; None where the store tells neither.
     modified: of the object, timezone UTC.
     carried: values of the `--carry` columns that a manifest names for this source.
+    url: what to ask the store for, where that is not the uri: a signed url. No plan and no table ever holds it.
     """
 
     uri: str
@@ -47,6 +48,11 @@ class Source:
     version: str | None = None
     modified: datetime | None = None
     carried: dict[str, Any] = field(default_factory=dict)
+    url: str = field(default="", repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.url:
+            object.__setattr__(self, "url", self.uri)
 
 
 @dataclass(frozen=True)

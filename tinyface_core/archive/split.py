@@ -73,7 +73,7 @@ def split_tar(source: Source, storage: Storage, candidates: CandidateFilter, lim
     """Units of a plain tar, found by walking its headers. Raises: ArchiveBroken, ObjectError, StorageError."""
     cuts = [_Cut(0, 0)]
     occurrences = Occurrences()
-    with storage.open(source.uri, source.version) as file:
+    with storage.open(source.url, source.version) as file:
         members = Members(file, seekable=True)
         try:
             for index, member in enumerate(members):

@@ -200,8 +200,8 @@ class _Inflated(gzip.GzipFile):
 def _opened(unit: Unit, storage: Storage, seekable: bool) -> BinaryIO:
     source = unit.sources[0]
     if seekable:
-        file = storage.open(source.uri, source.version)
+        file = storage.open(source.url, source.version)
         file.seek(unit.byte_offset)
         return file
-    stream = storage.open_stream(source.uri, source.version)
+    stream = storage.open_stream(source.url, source.version)
     return cast(BinaryIO, _Inflated(stream, source.size_bytes)) if source.kind is Kind.TAR_GZ else stream

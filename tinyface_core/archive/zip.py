@@ -85,7 +85,7 @@ def opened(source: Source, storage: Storage, unit: Unit) -> Iterator[tuple[zipfi
 
     Raises: ArchiveBroken, ObjectError, StorageError.
     """
-    with storage.open(source.uri, source.version) as file:
+    with storage.open(source.url, source.version) as file:
         part = _part(file, unit)
         try:
             archive = zipfile.ZipFile(cast(Any, part or _Bounded(file)))

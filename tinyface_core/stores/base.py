@@ -12,7 +12,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, BinaryIO, Protocol, TypeVar
 
@@ -28,6 +28,7 @@ from tenacity import (
 from tenacity.stop import stop_base
 
 from tinyface_core.errors import StorageError
+from tinyface_core.stores.signed import unsigned
 
 READ_PATIENCE_S = 30.0  # since the last byte that came; s3fs by itself goes on for up to 222 s
 WRITE_PATIENCE_S = 18.0  # one write with its retries must end within 20 s: a lease rests on it
@@ -66,12 +67,13 @@ class StorageOptions:
             if _SECRET_NAME.search(key) and secret:
                 text = text.replace(secret, "***")
         text = re.sub(r"://[^/@\s]+@", "://***@", text)
+        text = re.sub(r"(?i)https?://[^\s'\"<>]+", lambda url: unsigned(url[0]), text)
         return _SIGNED_QUERY.sub(r"\1***", text)
 
 
 _SECRET_NAME = re.compile(r"(?i)(^|[._])(key|secret|token|password|username|aws_\w*key\w*|account_key|sas\w*)$")
 _SIGNED_QUERY = re.compile(
-    r"(?i)([?&](?:x-\w+-[\w-]+|awsaccesskeyid|signature|sig|token|password|access_token)=)[^&\s]+"
+    r"(?i)([?&](?:x-\w+-[\w-]+|awsaccesskeyid|signature|sig|token|password|access_token)=)(?!~)[^&\s]+"
 )
 
 
@@ -87,13 +89,18 @@ class ObjectInfo:
     """What a store tells about one object.
 
     version: ETag without quotes on S3, `<mtime ns>-<size>` on disk; None where the store tells none.
-    modified: timezone UTC, by the store's clock.
+    modified: timezone UTC, by the store's clock. url: what to ask the store for; with a signature, so never shown.
     """
 
     uri: str
     size_bytes: int
     version: str | None
     modified: datetime | None
+    url: str = field(default="", repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.url:
+            object.__setattr__(self, "url", self.uri)
 
 
 class ObjectError(Exception):

@@ -29,6 +29,7 @@ from tinyface_core.stores.base import (
     Transient,
     with_retries,
 )
+from tinyface_core.stores.signed import unsigned
 
 T = TypeVar("T")
 _BUFFER_BYTES = 1 << 20
@@ -136,12 +137,14 @@ class GenericStore:
         """The size of the object, 0 where it is not asked for or not told. Raises: ObjectMissing, ObjectChanged."""
         found = self.stat(uri) if version is not None else None
         if version is not None and found is None:
-            raise ObjectMissing(f"{uri}: no such object")
+            raise ObjectMissing(f"{unsigned(uri)}: no such object")
         if found is not None and found.version != version:
-            raise ObjectChanged(f"{uri}: listed as {version}, now {found.version}")
+            raise ObjectChanged(f"{found.uri}: listed as {version}, now {found.version}")
         return 0 if found is None else found.size_bytes
 
     def _try(self, call: Callable[[], T], doing: str, uri: str, patience_s: float = READ_PATIENCE_S) -> T:
+        uri = unsigned(uri)
+
         def attempt() -> T:
             try:
                 return call()
@@ -168,7 +171,7 @@ class GenericStore:
         version = next((str(found[key]).strip('"') for key in _VERSION_KEYS if found.get(key)), None)
         if version is None and modified is not None:
             version = f"{int(modified.timestamp() * 1e6) * 1000}-{size}"
-        return ObjectInfo(uri, size, version, modified)
+        return ObjectInfo(unsigned(uri), size, version, modified, url=uri)
 
 
 def _missing_options(protocol: str, options: StorageOptions) -> list[str]:
