@@ -109,6 +109,8 @@ class DetectArchive:
     "Pictures that are committed together: what a kill can lose; None: 1,000, fewer of a small input."
     retry: Annotated[Literal["errors"] | None, Parameter(group=_RUN)] = None
     "errors: pictures that are error rows in the output are tried again, and no others."
+    prune: Annotated[float | None, Parameter(group=_RUN)] = None
+    "Take out rows of what no --input lists any more; refused if that is more than this share of all, as 0.05."
     max_error_share: Annotated[float | None, Parameter(group=_RUN)] = None
     "Stop with exit code 3 above this share of error rows, judged from the 200th picture on."
     ray_address: Annotated[str | None, Parameter(group=_RUN)] = None
@@ -137,6 +139,7 @@ class DetectArchive:
             ("--cpus-per-actor", self.cpus_per_actor, self.cpus_per_actor > 0, "from 1 on"),
             ("--gpus-per-actor", self.gpus_per_actor, (self.gpus_per_actor or 0) >= 0, "from 0 on"),
             ("--report-pictures", self.report_pictures, self.report_pictures >= 0, "from 0 on"),
+            ("--prune", self.prune, 0 <= (self.prune or 0) <= 1, "from 0 to 1"),
             ("--max-error-share", self.max_error_share, 0 <= (self.max_error_share or 0) <= 1, "from 0 to 1"),
         ]
         for name, value, good, needed in checks:

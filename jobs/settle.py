@@ -89,8 +89,8 @@ class Settling:
 
     def _end_of(self, unit: Unit, collector: UnitCollector) -> Iterator[Whole]:
         """How many pictures a unit has of which no reader saw the end; where none can, its archive counts as broken."""
-        if unit.start is None:
-            end = records_table(unit.name, [UnitEnd(len(unit.sources))], self.reading.carried)
+        if unit.is_loose:
+            end = records_table(unit.name, [UnitEnd(len(unit.present))], self.reading.carried)
             yield from collector.add(RowBuilder(end, self.reading.carried).table())
             return
         end = _within_limits(self._process_for(read_alone), unit, frozenset(), self.reading)
@@ -172,8 +172,8 @@ def _within_limits(task: ray.remote_function.RemoteFunction, *args: object) -> p
 def _unreadable(unit: Unit, index: int, error: PictureError) -> Record:
     """The record of a picture whose very reading takes a process down: named by place, since its name is not known."""
     error = replace(error, stage=Stage.READ)
-    loose = unit.start is None
-    source = unit.sources[index if loose else 0]
+    loose = unit.is_loose
+    source = unit.present[index if loose else 0]
     place = index if unit.part is None else unit.part.first(index + 1)[index]
     member = None if loose else f"[{(unit.start or 0) + place}]"
     image_id = image_id_of(source.uri, member.encode() if member else None)

@@ -11,9 +11,9 @@ from itertools import islice
 
 from prepare import Run, share_model
 from ray_stages import Reading
-from tinyface_core.archive.record import Kind, Source, Unit
+from tinyface_core.archive.record import Source, Unit
 from tinyface_core.archive.signed_urls import SignedUrls
-from tinyface_core.archive.units import cut_units, unit_size_for
+from tinyface_core.archive.units import cut_units, unit_size_for, whole_unit
 from tinyface_core.report.text import counted
 from tinyface_core.storage import ObjectError, Storage
 from tinyface_core.tables.footer import THREADS, CommitRecord, batches, committed
@@ -102,8 +102,7 @@ class ToDo:
 
     def hash_of(self, unit: Unit) -> str:
         """What the unit's rows depend on besides the settings; loose pictures were filtered when they were listed."""
-        loose = unit.sources[0].kind is Kind.PICTURE
-        return sources_hash(unit, "" if loose else self.filter_id)
+        return sources_hash(unit, "" if unit.is_loose else self.filter_id)
 
     def reads_committed(self, storage: Storage) -> bool:
         """Whether the source of a unit that is committed can be read today; a few are tried."""
@@ -143,7 +142,7 @@ def find_to_do(run: Run, sources: Iterable[Source], *, again: bool = False) -> T
         share_model(run.decided.model, output, guarded)
         size = run.job.unit_pictures
         if size is None:
-            size, sorted_sources = unit_size_for(sorted_sources, lambda source: expected_pictures(Unit((source,))))
+            size, sorted_sources = unit_size_for(sorted_sources, lambda source: expected_pictures(whole_unit(source)))
         signed = map(run.urls.signed, sorted_sources)
         yield from cut_units(signed, reading.storage, reading.candidates, unit_pictures=size)
 
@@ -151,9 +150,10 @@ def find_to_do(run: Run, sources: Iterable[Source], *, again: bool = False) -> T
         output.delete_success()
         run.committer.retire(names)
 
-    change = plan.update(sources, cut, retire=retire)
+    prune = None if again else run.job.prune
+    change = plan.update(sources, cut, retire=retire, prune=prune)
     if not again:
-        log.info(_told(change))
+        log.info(_told(change, pruned=prune is not None))
     finish_removals(reading.storage, output, run.committer)
     to_do = ToDo(
         plan,
@@ -171,10 +171,11 @@ def find_to_do(run: Run, sources: Iterable[Source], *, again: bool = False) -> T
     return to_do
 
 
-def _told(change: PlanChange) -> str:
+def _told(change: PlanChange, *, pruned: bool) -> str:
     new, changed, same, gone = (
         f"{count:,}"
         for count in (change.sources_new, change.sources_changed, change.sources_unchanged, change.sources_gone)
     )
     listed = f"sources: {new} new, {changed} changed, {same} as before"
-    return listed + (f", {gone} no longer listed (their rows stay)" if change.sources_gone else "")
+    what = "their rows go" if pruned else "their rows stay; --prune takes them out"
+    return listed + (f", {gone} no longer listed ({what})" if change.sources_gone else "")

@@ -158,7 +158,7 @@ def test_a_changed_picture_alone_is_worked_at_the_cost_of_one_inference(story: S
         for path, (data, times) in before.items():
             path.write_bytes(data)
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert "sources: 0 new, 1 changed, 60 as before, 1 no longer listed (their rows stay)" in run.err
+    assert "sources: 0 new, 1 changed, 60 as before, 1 no longer listed (their rows stay; --prune takes them out)" in run.err
     facts = mine.tables.run_facts
     assert facts["units"] == {"planned": UNITS, "committed_before": UNITS - 1, "worked": 1}
     assert facts["this_run"]["pictures"] == 1
@@ -166,6 +166,31 @@ def test_a_changed_picture_alone_is_worked_at_the_cost_of_one_inference(story: S
     now = dict(mine.tables.query("SELECT uri, sha256 FROM IMAGES WHERE member IS NULL"))
     assert {uri for uri, hash_ in now.items() if sha[uri] != hash_} == {f"file://{changed}"}
     assert mine.tables.query(faces) == stand
+
+
+def test_pruning_takes_out_what_is_gone_and_lets_it_come_back(story: Story, tmp_path: Path) -> None:
+    """A picture, the whole archive and, at first, too much of both; no inference but for what comes back."""
+    mine = story.copied(tmp_path)
+    gone, archive = story.folder / "in" / "10.jpg", story.folder / "in" / "shard.tar"
+    before = mine.tables.query("SELECT uri, member, commit FROM IMAGES")
+    try:
+        for path in (gone, archive):
+            path.rename(tmp_path / path.name)
+        refused = mine.again("--prune", "0.01").expect(2)
+        assert "2 of 62 sources are no longer listed" in refused.err
+        assert mine.tables.query("SELECT uri, member, commit FROM IMAGES") == before
+        assert (mine.tables.folder / "_SUCCESS").exists()
+        run = mine.again("--prune", "0.05").expect(0)
+    finally:
+        for path in (gone, archive):
+            (tmp_path / path.name).rename(path)
+    assert "0 changed, 60 as before, 2 no longer listed (their rows go)" in run.err
+    assert mine.tables.run_facts["this_run"]["pictures"] == 0
+    check_whole(mine.tables, LOOSE - 1)
+    assert f"file://{gone}" not in dict(mine.tables.query("SELECT uri, sha256 FROM IMAGES"))
+    mine.again("--prune", "0").expect(0)
+    assert mine.tables.run_facts["this_run"]["pictures"] == 1 + IN_TAR
+    check_whole(mine.tables)
 
 
 def test_a_picture_that_was_taken_out_stays_out(story: Story, tmp_path: Path) -> None:

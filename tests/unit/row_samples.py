@@ -77,10 +77,10 @@ def make_rows(
     """All rows of `unit`, its end marker last. Errors of stage `read` have no data, others fail in decoding."""
     failing = failing or {}
     values: list[Record | UnitEnd] = []
-    for index in range(len(unit.sources)):
+    for index in range(len(unit.present)):
         error = failing.get(index)
         values.append(make_record(unit, index, error if error and error.stage == Stage.READ else None, carried_values))
-    values.append(UnitEnd(len(unit.sources), skipped or {}))
+    values.append(UnitEnd(len(unit.present), skipped or {}))
     builder = RowBuilder(records_table(unit.name, values, carried), carried)
     for row, _ in builder.encoded():
         if row in failing:

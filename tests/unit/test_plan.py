@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinyface_core.archive.record import Kind, Source, Unit
-from tinyface_core.errors import InputError, OutputError
+from tinyface_core.errors import InputError, OutputError, SettingsError
 from tinyface_core.storage import Storage
 from tinyface_core.tables import plan_diff, plan_files
 from tinyface_core.tables.plan import Plan, expected_pictures, sources_hash, take
@@ -160,21 +160,30 @@ class Model:
     def __init__(self) -> None:
         self.units: dict[str, Unit] = {}
 
-    def update(self, listing: Sequence[Source]) -> tuple[int, int, int, int, set[str]]:
+    def update(self, listing: Sequence[Source], *, prune: bool) -> tuple[int, int, int, int, set[str]]:
         before = {source.uri: source for unit in self.units.values() for source in unit.sources}
         first = {source.uri: known(source) for source in reversed(listing)}
         changed = {uri: now for uri, source in first.items() if uri in before and (now := changes(before[uri], source))}
         retired = set()
         for name, unit in list(self.units.items()):
-            if unit.sources[0].kind is Kind.ZIP and unit.sources[0].uri in changed:
+            sources = [changed.get(source.uri, source) for source in unit.sources]
+            if prune:
+                sources = [source if source.uri in first else taken_out(source) for source in sources]
+            gone = all(source.kind is Kind.GONE for source in sources)
+            if gone or (sources[0].kind is Kind.ZIP and sources[0].uri in changed):
                 retired.add(name)
                 del self.units[name]
             else:
-                self.units[name] = replace(unit, sources=tuple(changed.get(s.uri, s) for s in unit.sources))
+                self.units[name] = replace(unit, sources=tuple(sources))
         again = [source for source in changed.values() if source.kind is Kind.ZIP]
         new = [source for uri, source in first.items() if uri not in before]
         self.units |= {unit.name: unit for unit in cut(sorted([*again, *new], key=lambda source: source.uri))}
-        return len(new), len(changed), len(first) - len(new) - len(changed), len(before.keys() - first.keys()), retired
+        lost = [uri for uri, source in before.items() if source.kind is not Kind.GONE and uri not in first]
+        return len(new), len(changed), len(first) - len(new) - len(changed), len(lost), retired
+
+
+def taken_out(source: Source) -> Source:
+    return Source(source.uri, Kind.GONE, carried=source.carried)
 
 
 def known(source: Source) -> Source:
@@ -182,7 +191,9 @@ def known(source: Source) -> Source:
 
 
 def changes(old: Source, new: Source) -> Source | None:
-    if new.version is None:
+    if old.kind is Kind.GONE:
+        fresh = True
+    elif new.version is None:
         fresh = None not in (old.size_bytes, new.size_bytes) and old.size_bytes != new.size_bytes
     else:
         fresh = old.version != new.version
@@ -193,11 +204,14 @@ def changes(old: Source, new: Source) -> Source | None:
 
 @pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(listings=st.lists(st.lists(SOURCES, max_size=14), min_size=1, max_size=4), small=st.booleans())
+@given(
+    listings=st.lists(st.tuples(st.lists(SOURCES, max_size=14), st.booleans()), min_size=1, max_size=4),
+    small=st.booleans(),
+)
 def test_any_sequence_of_listings_gives_what_the_model_gives(
-    listings: list[list[Source]], small: bool, monkeypatch: pytest.MonkeyPatch
+    listings: list[tuple[list[Source], bool]], small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also with batches, files and sorted ranges of two or three sources."""
+    """Pruned or not; also with batches, files and sorted ranges of two or three sources."""
     with monkeypatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         if small:
             patch.setattr(plan_diff, "_BATCH_SOURCES", 3)
@@ -206,10 +220,10 @@ def test_any_sequence_of_listings_gives_what_the_model_gives(
             patch.setattr(plan_files, "_BATCH_SOURCES", 3)
             patch.setattr(plan_files, "_FILE_SOURCES", 5)
         model, plan = Model(), plan_at(Path(folder), [LABEL])
-        for listing in listings:
+        for listing, prune in listings:
             before = set(model.units)
-            new, changed, unchanged, gone, retired = model.update(listing)
-            change = plan.update(iter(listing), cut)
+            new, changed, unchanged, gone, retired = model.update(listing, prune=prune)
+            change = plan.update(iter(listing), cut, prune=1.0 if prune else None)
             assert planned(plan) == model.units
             assert list(plan.units()) == list(plan_at(Path(folder), [LABEL]).units())
             counted = (change.sources_new, change.sources_changed, change.sources_unchanged, change.sources_gone)
@@ -217,6 +231,28 @@ def test_any_sequence_of_listings_gives_what_the_model_gives(
             assert set(change.retired) == retired
             assert change.units_changed + change.units_unchanged + len(change.retired) == len(before)
             assert change.units_new + change.units_changed + change.units_unchanged == len(model.units)
+
+
+def test_what_is_gone_is_pruned_up_to_a_share_and_keeps_its_place(tmp_path: Path) -> None:
+    """The unit keeps its name, so the other rows of it stand; a unit of which nothing is left goes."""
+    plan = plan_at(tmp_path)
+    everything = [*(picture(f"{name}.jpg") for name in "abcd"), archive("x.zip"), archive("y.zip")]
+    plan.update(everything, cut)
+    (name,) = [name for name, unit in planned(plan).items() if len(unit.sources) == 3]
+    left = [picture("a.jpg"), picture("c.jpg"), archive("y.zip")]
+    with pytest.raises(SettingsError, match=r"^--prune 0.4: 3 of 6 sources are no longer listed"):
+        plan.update(left, cut, prune=0.4)
+    assert planned(plan) == {unit.name: unit for unit in cut(everything)}
+    retired: list[str] = []
+    change = plan.update(left, cut, prune=0.5, retire=retired.extend)
+    assert (change.sources_gone, change.units_changed, len(retired)) == (3, 1, 2)
+    now = planned(plan)
+    assert [source.uri[-5:] for source in now[name].present] == ["a.jpg", "c.jpg"]
+    assert {source.uri[-5:] for unit in now.values() for source in unit.present} == {"a.jpg", "c.jpg", "y.zip"}
+    assert sources_hash(now[name], "") == sources_hash(Unit((picture("a.jpg"), picture("c.jpg"))), "")
+    assert plan.update(left, cut, prune=0.0).generation is None
+    assert plan.update([picture("b.jpg", "2")], cut).sources_changed == 1
+    assert planned(plan)[name].sources == (picture("a.jpg"), picture("b.jpg", "2"), picture("c.jpg"))
 
 
 class Killed(BaseException):

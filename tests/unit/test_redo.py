@@ -12,7 +12,9 @@ import pytest
 
 from tests.unit.archives import parquet_bytes, read, save, some_bytes, tar_bytes, zip_bytes
 from tests.unit.row_samples import CORRUPT, UNREADABLE, make_rows, make_unit
-from tinyface_core.archive.record import Kind, Part, Source, Unit, image_id_of
+from tinyface_core.archive.candidates import CandidateFilter
+from tinyface_core.archive.read import read_unit
+from tinyface_core.archive.record import Kind, Part, Source, Unit, UnitEnd, image_id_of
 from tinyface_core.errors import ErrorClass, PictureError, Stage, StopRun
 from tinyface_core.storage import Storage
 from tinyface_core.tables.check_files import WRONG_FAILED
@@ -73,6 +75,21 @@ def test_of_loose_pictures_those_of_another_version_are_worked(tmp_path: Path) -
     assert work.unit == now
     assert work.part == Unit((now.sources[1], now.sources[4]))
     assert (work.stands, work.replaced) == (output.record, ids(UNIT, {1, 4}))
+
+
+def test_of_a_picture_that_is_gone_the_row_goes_without_work(tmp_path: Path) -> None:
+    """The part that is worked gives no record, only its end; what changed besides is worked."""
+    output = Output(tmp_path, UNIT, make_rows(UNIT))
+    now = changed_at(UNIT, {1, 4}, kind=Kind.GONE, version=None)
+    work = output.least_work(now)
+    assert (work.part.present, work.replaced) == ((), ids(UNIT, {1, 4}))
+    assert [type(value) for value in read_unit(work.part, STORAGE, CandidateFilter())] == [UnitEnd]
+    written = output.committer.write(work, "sources 2", make_rows(work.part))
+    assert (written.worked.pictures, written.unit.pictures) == (0, 4)
+    left = set(output.table("images")["image_id"].to_pylist())
+    assert left == ids(UNIT, {0, 2, 3, 5}) >= set(output.table("detections")["image_id"].to_pylist())
+    both = changed_at(now, {2}, version="v2")
+    assert output.least_work(both).part == Unit((both.sources[2],))
 
 
 def test_carried_and_new_rows_make_the_tables_of_a_whole_unit(tmp_path: Path) -> None:

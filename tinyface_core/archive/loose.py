@@ -21,7 +21,7 @@ def read_loose(unit: Unit, storage: Storage, numbering: Numbering) -> Iterator[R
     pool = ThreadPoolExecutor(_AHEAD, thread_name_prefix="loose")
     try:
         waiting_bytes = 0
-        for place, source in enumerate(unit.sources):
+        for place, source in enumerate(unit.present):
             wanted = numbering.only is None or place in numbering.only
             pending.append((source, pool.submit(read_source, source, storage) if wanted else None))
             waiting_bytes += source.size_bytes or 0

@@ -53,15 +53,17 @@ def read_unit(
 def _records(
     unit: Unit, storage: Storage, candidates: CandidateFilter, numbering: Numbering, carry: Sequence[str]
 ) -> Iterator[Record]:
+    if unit.is_loose:
+        return read_loose(unit, storage, numbering)
     match unit.sources[0].kind:
-        case Kind.PICTURE:
-            return read_loose(unit, storage, numbering)
         case Kind.TAR | Kind.TAR_GZ:
             return read_tar(unit, storage, candidates, numbering)
         case Kind.ZIP:
             return read_zip(unit, storage, candidates, numbering)
         case Kind.PARQUET:
             return read_parquet(unit, storage, candidates, numbering, carry)
+        case kind:
+            raise AssertionError(f"a {kind} has no members")
 
 
 def _explained(error: Exception) -> PictureError:

@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from tinyface_core.errors import PictureError
@@ -22,13 +23,17 @@ CHANGED = "changed meanwhile: "
 
 
 class Kind(StrEnum):
-    """What a source is, decided by its name (and, for Parquet, by its schema)."""
+    """What a source is, decided by its name (and, for Parquet, by its schema).
+
+    GONE: a loose picture that was taken out of a planned unit, where it keeps its place: the unit keeps its name.
+    """
 
     PICTURE = "picture"
     TAR = "tar"
     TAR_GZ = "tar.gz"
     ZIP = "zip"
     PARQUET = "parquet"
+    GONE = "gone"
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,16 @@ class Unit:
     byte_offset: int = 0
     occurrences: dict[int, int] = field(default_factory=dict)
     part: Part | None = None
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether it is loose pictures, and not (a range of) an archive."""
+        return self.start is None
+
+    @cached_property
+    def present(self) -> tuple[Source, ...]:
+        """The sources that give records: all but those that are gone."""
+        return tuple(source for source in self.sources if source.kind is not Kind.GONE)
 
     @property
     def name(self) -> str:

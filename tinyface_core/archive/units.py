@@ -81,7 +81,7 @@ def _looked_into(
                 if source.kind in (Kind.ZIP, Kind.PARQUET) or _is_split(source, unit_bytes):
                     pending.append((source, pool.submit(look, source)))
                 else:
-                    pending.append((source, [] if source.kind is Kind.PICTURE else _whole(source)))
+                    pending.append((source, [] if source.kind is Kind.PICTURE else [whole_unit(source)]))
                 while pending and (len(pending) > _AHEAD or isinstance(pending[0][1], list)):
                     yield _done(*pending.popleft())
             while pending:
@@ -98,8 +98,9 @@ def _is_split(source: Source, unit_bytes: int) -> bool:
     return source.kind is Kind.TAR and (source.size_bytes or 0) > unit_bytes
 
 
-def _whole(source: Source) -> list[Unit]:
-    return [Unit((source,), start=0)]
+def whole_unit(source: Source) -> Unit:
+    """All of a source as one unit."""
+    return Unit((source,), start=None if source.kind is Kind.PICTURE else 0)
 
 
 def _split(source: Source, storage: Storage, candidates: CandidateFilter, limits: UnitLimits) -> list[Unit]:
@@ -114,4 +115,4 @@ def _split(source: Source, storage: Storage, candidates: CandidateFilter, limits
     except StorageError:
         raise
     except Exception:  # damaged archives make the libraries raise anything: reading tells, with an error row
-        return _whole(source)
+        return [whole_unit(source)]

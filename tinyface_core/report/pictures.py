@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 
 from tinyface_core.archive.candidates import CandidateFilter, kind_of
 from tinyface_core.archive.read import read_unit
-from tinyface_core.archive.record import Kind, Record, Source, Unit
+from tinyface_core.archive.record import Kind, Record, Source
+from tinyface_core.archive.units import whole_unit
 from tinyface_core.errors import PictureError, TinyfaceError
 from tinyface_core.picture.guard import DecodePool
 from tinyface_core.picture.picture import Limits, Picture
@@ -79,7 +80,7 @@ def _records(storage: Storage, uri: str, version: str | None, members: Sequence[
         raise _NotTried(f"the archive of {info.size_bytes / 1e9:.1f} GB would have to be read from its start")
     source = Source(uri, kind, None if info is None else info.size_bytes, version)
     wanted = CandidateFilter(all_files=True, include=tuple(glob.escape(name) for name in names))
-    return (record for record in read_unit(Unit((source,)), storage, wanted) if isinstance(record, Record))
+    return (record for record in read_unit(whole_unit(source), storage, wanted) if isinstance(record, Record))
 
 
 def _bytes_or_reason(record: Record) -> bytes | str:

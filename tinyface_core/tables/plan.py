@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tinyface_core.archive.record import Kind, Source, Unit
+from tinyface_core.archive.record import Source, Unit
+from tinyface_core.errors import SettingsError
 from tinyface_core.storage import Storage
 from tinyface_core.tables.plan_diff import PlanDiff
 from tinyface_core.tables.plan_files import PlanFiles
@@ -34,7 +35,7 @@ Cut = Callable[[Iterable[Source]], Iterable[Unit]]
 class PlanChange:
     """What one `Plan.update` did.
 
-    generation: None when nothing was new. sources_gone: planned, but not in today's listing; they stay planned.
+    generation: None when nothing was new. sources_gone: planned, but not in today's listing; they stay, or were pruned.
     units_changed: written again under their name with new versions. retired: names of the units taken out because
     an archive changed (its new units may bear the same names).
     """
@@ -70,21 +71,28 @@ class Plan:
         return bool(self._files.generations())
 
     def update(
-        self, sources: Iterable[Source], cut: Cut, *, retire: Callable[[Sequence[str]], None] | None = None
+        self,
+        sources: Iterable[Source],
+        cut: Cut,
+        *,
+        retire: Callable[[Sequence[str]], None] | None = None,
+        prune: float | None = None,
     ) -> PlanChange:
         """Adds a generation for what is new or changed in the listing; streams, and keeps no source in memory.
 
         New sources are cut into new units. A loose picture of another version, or other carried values, rewrites
         its unit under the same name. A changed archive loses its units and is cut again. Sources that are no
-        longer listed stay.
+        longer listed stay, unless they are pruned.
 
         Args:
             sources: the whole listing, in any order; of a uri named twice the first counts.
             cut: takes sources sorted by uri, gives units of them.
             retire: told the names of units to be taken out, before the generation counts: their images files
                 must be gone by then, since the new units may hold the same pictures under other names.
+            prune: sources that are no longer listed are taken out, up to this share of all that are planned.
         Raises:
             InputError: a carried value is not of its column's type.
+            SettingsError: more is gone than `prune` allows; nothing was written.
         """
         with tempfile.TemporaryDirectory(prefix="tinyface-plan-") as spool:
             diff = PlanDiff(Path(spool), self._carried, self._memory_bytes)
@@ -92,7 +100,7 @@ class Plan:
                 diff.add_listing(sources)
                 names: list[str] = []
                 diff.add_planned(self._planned_sources(names))
-                return self._append(diff, names, cut, retire)
+                return self._append(diff, names, cut, retire, prune)
             finally:
                 diff.close()
 
@@ -104,13 +112,24 @@ class Plan:
                 yield batch.column("sources")
 
     def _append(
-        self, diff: PlanDiff, names: list[str], cut: Cut, retire: Callable[[Sequence[str]], None] | None
+        self,
+        diff: PlanDiff,
+        names: list[str],
+        cut: Cut,
+        retire: Callable[[Sequence[str]], None] | None,
+        prune: float | None,
     ) -> PlanChange:
-        counts = diff.compare()
+        counts = diff.compare(prune=prune is not None)
+        planned = counts.changed + counts.unchanged + counts.gone
+        if prune is not None and counts.gone > prune * planned:
+            raise SettingsError(
+                f"--prune {prune:g}: {counts.gone:,} of {planned:,} sources are no longer listed, a larger share. Name "
+                " every --input of this output; if they are really gone, give a larger share (1 for any)."
+            )
         retired = tuple(names[number] for number in diff.dead())
         generation = None
         changed = new = 0
-        if counts.new or counts.changed or not self.exists():
+        if counts.new or counts.changed or (counts.gone and prune is not None) or not self.exists():
             writer = self._files.next_generation()
             writer.add_tombstones(retired)
             for unit_sources in diff.touched():
@@ -172,8 +191,8 @@ class Plan:
 
 def expected_pictures(unit: Unit) -> int:
     """How many pictures the unit counts as before it is read: known for loose pictures and bounded ranges."""
-    if unit.sources and unit.sources[0].kind == Kind.PICTURE:
-        return len(unit.sources)
+    if unit.is_loose:
+        return len(unit.present)
     if unit.stop is not None:
         return unit.stop - (unit.start or 0)
     guess = max(1, sum(source.size_bytes or 0 for source in unit.sources) // TYPICAL_BYTES)
@@ -197,7 +216,7 @@ def sources_hash(unit: Unit, filter_id: str) -> str:
     """
     sources = [
         (source.uri, source.version, [(name, _canonical(value)) for name, value in _known(source.carried)])
-        for source in unit.sources
+        for source in unit.present
     ]
     text = json.dumps([filter_id, unit.start, unit.stop, sources])
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -8,6 +8,7 @@ how sources become units.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice, pairwise
@@ -33,7 +34,7 @@ _NEW = -1  # what a listed row has for `unit_no`
 
 @dataclass(frozen=True)
 class SourceCounts:
-    """new + changed + unchanged are the listing, changed + unchanged + gone what was planned before."""
+    """new + changed + unchanged are the listing. gone: planned, not in it, and not pruned before."""
 
     new: int
     changed: int
@@ -61,8 +62,8 @@ class PlanDiff:
         self._unit_lengths: list[int] = []
         self._sample: list[str] = []
         self._range_rows = max(_SAMPLE_EVERY, memory_bytes // _SORT_BYTES)
-        self._planned = 0
         self._touched: set[int] = set()
+        self._lost_of: Counter[int] = Counter()  # unit -> its loose sources that are not listed, when they are pruned
         self._dead: set[int] = set()
         self._database = duckdb.connect(
             config={
@@ -104,39 +105,72 @@ class PlanDiff:
                 planned.write_table(table.filter(pa.array(leads)))
                 self._sample += sources.field("uri").take(pa.array(np.flatnonzero(leads)[::_SAMPLE_EVERY])).to_pylist()
                 self._unit_lengths += lengths.tolist()
-                self._planned += int(leads.sum())
                 number += len(lists)
 
     def _leads(self, sources: pa.StructArray, unit_no: np.ndarray) -> np.ndarray:
         """True once a source: an archive stands in each of its units. Remembers the units of each archive."""
         leads = np.ones(len(sources), bool)
-        archives = pc.not_equal(sources.field("kind"), str(Kind.PICTURE)).to_numpy(zero_copy_only=False)
+        archives = pc.invert(_loose(sources.field("kind"))).to_numpy(zero_copy_only=False)
         for place in np.flatnonzero(archives):
             units = self._archive_units.setdefault(sources.field("uri")[place].as_py(), [])
             leads[place] = not units
             units.append(int(unit_no[place]))
         return leads
 
-    def compare(self) -> SourceCounts:
-        """Finds what is new and what changed.
+    def compare(self, *, prune: bool = False) -> SourceCounts:
+        """Finds what is new, what changed and what is gone.
 
+        Args:
+            prune: what is gone counts as a change: its units are touched, or dead if nothing else is in them.
         Raises:
             OutputError: a loose picture is an archive now, or the other way round.
         """
-        new = changed = unchanged = 0
+        new = changed = unchanged = gone = 0
         last: pa.Table | None = None
         with self._writer("to_cut") as to_cut, self._writer("changed") as loose:
+
+            def lose(lost: pa.Table) -> int:
+                if prune:
+                    loose.write_table(self._take_out(lost))
+                return pc.sum(pc.not_equal(lost["kind"], str(Kind.GONE)), min_count=0).as_py()
+
             for batch in self._by_uri():
                 table = batch if last is None else pa.concat_tables([last, batch])
                 news, pairs, changes = self._neighbours(table, skip=0 if last is None else 1)
                 archives = self._sort_out_archives(changes)
                 to_cut.write_table(pa.concat_tables([news, changes.filter(archives)]).sort_by("uri"))
                 loose.write_table(changes.filter(pc.invert(archives)))
+                gone += lose(self._lost(table))
                 last = table.slice(table.num_rows - 1)
                 new += news.num_rows
                 changed += changes.num_rows
                 unchanged += pairs - changes.num_rows
-        return SourceCounts(new, changed, unchanged, gone=self._planned - changed - unchanged)
+            gone += lose(self._lost(last, at_end=True)) if last is not None else 0
+        emptied = {number for number, lost in self._lost_of.items() if lost == self._unit_lengths[number]}
+        self._dead |= emptied
+        self._touched -= emptied
+        return SourceCounts(new, changed, unchanged, gone)
+
+    def _lost(self, table: pa.Table, *, at_end: bool = False) -> pa.Table:
+        """The planned rows that no listed one follows; of the last row that is known at the end only."""
+        uris = table["uri"].combine_chunks()
+        followed = np.append(pc.equal(uris[1:], uris[:-1]).to_numpy(zero_copy_only=False), not at_end)
+        return table.filter(pa.array((table["seq"].to_numpy() == _PLANNED) & ~followed.astype(bool)))
+
+    def _take_out(self, lost: pa.Table) -> pa.Table:
+        """Those of these loose sources that are not out yet, as they stand in their units from now on."""
+        for uri in lost.filter(pc.invert(_loose(lost["kind"])))["uri"].to_pylist():
+            self._dead.update(self._archive_units[uri])
+        loose = lost.filter(_loose(lost["kind"]))
+        self._lost_of.update(loose["unit_no"].to_pylist())
+        fresh = loose.filter(pc.not_equal(loose["kind"], str(Kind.GONE)))
+        self._touched.update(fresh["unit_no"].to_pylist())
+        columns = {name: fresh[name] for name in self._schema.names}
+        for name in ("size_bytes", "version", "modified_us"):
+            columns[name] = pa.nulls(len(fresh), pa.string() if name == "version" else pa.int64())
+        columns["kind"] = pa.repeat(pa.scalar(str(Kind.GONE)), len(fresh))
+        columns["seq"] = pa.repeat(pa.scalar(0, pa.int64()), len(fresh))  # behind the planned row
+        return pa.table(columns).cast(self._schema)
 
     def _neighbours(self, table: pa.Table, skip: int) -> tuple[pa.Table, int, pa.Table]:
         """New rows, how many listed rows were planned, and those of them that changed, with their place.
@@ -160,6 +194,7 @@ class PlanDiff:
         resized = pc.fill_null(pc.not_equal(listed["size_bytes"], planned["size_bytes"]), False)
         other = pc.fill_null(pc.not_equal(listed["version"], planned["version"]), True)
         fresh = pc.if_else(pc.is_null(listed["version"]), resized, other)
+        fresh = pc.or_(fresh, pc.equal(planned["kind"], str(Kind.GONE)))
         differs = pc.or_(fresh, pc.not_equal(listed["kind"], planned["kind"]))
         if self._carried:
             differs = pc.or_(differs, pc.not_equal(listed["carried_hash"], planned["carried_hash"]))
@@ -167,9 +202,8 @@ class PlanDiff:
         columns |= {name: planned[name] for name in ("unit_no", "position")}
         for name in ("size_bytes", "version", "modified_us"):
             columns[name] = pc.if_else(fresh, listed[name], planned[name])
-        was_loose = pc.equal(planned["kind"], str(Kind.PICTURE))
-        is_loose = pc.equal(listed["kind"], str(Kind.PICTURE))
-        for place in np.flatnonzero(pc.not_equal(was_loose, is_loose).to_numpy())[:1]:
+        differs_in_form = pc.not_equal(_loose(planned["kind"]), _loose(listed["kind"]))
+        for place in np.flatnonzero(differs_in_form.to_numpy())[:1]:
             raise OutputError(
                 f"{listed['uri'][place]}: planned as {planned['kind'][place]}, now listed as {listed['kind'][place]}. "
                 "Write to another --output."
@@ -178,7 +212,7 @@ class PlanDiff:
 
     def _sort_out_archives(self, changes: pa.Table) -> pa.ChunkedArray:
         """Which of `changes` are archives; their units are dead, those of the others touched."""
-        archives = pc.not_equal(changes["kind"], str(Kind.PICTURE))
+        archives = pc.invert(_loose(changes["kind"]))
         for uri in changes.filter(archives)["uri"].to_pylist():
             self._dead.update(self._archive_units[uri])
         self._touched.update(changes.filter(pc.invert(archives))["unit_no"].to_pylist())
@@ -203,6 +237,7 @@ class PlanDiff:
 
         def rows() -> Iterator[tuple[int, int, Source]]:
             for table in self._by_unit(touched):
+                table = table.filter(pc.is_in(table["unit_no"], wanted))
                 yield from zip(
                     table["unit_no"].to_pylist(), table["position"].to_pylist(), self._sources(table), strict=True
                 )
@@ -251,3 +286,7 @@ class PlanDiff:
 
     def _writer(self, name: str) -> pq.ParquetWriter:
         return pq.ParquetWriter(self._path(name), self._schema, compression="snappy")
+
+
+def _loose(kinds: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    return pc.is_in(kinds, value_set=pa.array([str(Kind.PICTURE), str(Kind.GONE)]))

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tinyface_core.archive.record import Part, Source, Unit, image_id_of
+from tinyface_core.archive.record import Kind, Part, Source, Unit, image_id_of
 from tinyface_core.errors import StopRun
 from tinyface_core.storage import ObjectError, Storage
 from tinyface_core.tables.digest import commit_of
@@ -58,7 +58,7 @@ class UnitWork:
 
         gone: image_ids that have no row.
         """
-        if _is_loose(self.unit):
+        if self.unit.is_loose:
             return None
         index_of = (self.part.part or Part(onward=0)).first(len(rows))
         wrong = rows.filter(pc.equal(rows["status"], "error"))
@@ -94,12 +94,13 @@ def least_work(
         return UnitWork.whole(unit)
     if footer is None or footer.commit != record.commit:
         return UnitWork.whole(unit)
-    if _is_loose(unit):
+    if unit.is_loose:
         part, replaced = _loose(unit, rows, carried, removed or Removed(), retry=retry)
     else:
         part = None if changed or footer.failed is None else replace(unit, part=footer.failed)
         replaced = frozenset(rows.filter(pc.equal(rows["status"], "error"))["image_id"].to_pylist())
-    if part is None or not 0 < len(replaced) < len(rows):
+    nothing_stands = len(replaced) == len(rows) or (not replaced and part is not None and part.present)
+    if part is None or nothing_stands:
         return UnitWork.whole(unit)
     return UnitWork(unit, part, record, replaced)
 
@@ -130,8 +131,8 @@ def _loose(
     """The pictures to work again, as a unit of their own (None: all, or none), and whose rows go."""
     names = [field.name for field in carried]
     row_of = {row["image_id"]: row for row in rows.to_pylist()}
-    values = _carried_values(unit.sources, carried)
-    ids = [image_id_of(source.uri) for source in unit.sources]
+    values = _carried_values(unit.present, carried)
+    ids = [image_id_of(source.uri) for source in unit.present]
 
     def stands(source: Source, image_id: str, value: dict[str, Any]) -> bool:
         row = row_of.get(image_id)
@@ -146,12 +147,13 @@ def _loose(
 
     again = tuple(
         (source, image_id)
-        for source, image_id, value in zip(unit.sources, ids, values, strict=True)
+        for source, image_id, value in zip(unit.present, ids, values, strict=True)
         if not stands(source, image_id, value)
     )
     gone = row_of.keys() - set(ids)
     replaced = frozenset(image_id for _, image_id in again if image_id in row_of) | gone
-    return (Unit(tuple(source for source, _ in again)) if again else None), replaced
+    part = tuple(source for source, _ in again) or tuple(source for source in unit.sources if source.kind is Kind.GONE)
+    return (Unit(part) if part else None), replaced
 
 
 def _same(value: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -164,7 +166,3 @@ def _carried_values(sources: Sequence[Source], carried: Sequence[pa.Field]) -> l
         return [{} for _ in sources]
     values: list[dict[str, Any]] = sources_array(sources, carried).field("carried").to_pylist()
     return values
-
-
-def _is_loose(unit: Unit) -> bool:
-    return unit.start is None
