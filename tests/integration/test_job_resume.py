@@ -158,7 +158,10 @@ def test_a_changed_picture_alone_is_worked_at_the_cost_of_one_inference(story: S
         for path, (data, times) in before.items():
             path.write_bytes(data)
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert "sources: 0 new, 1 changed, 60 as before, 1 no longer listed (their rows stay; --prune takes them out)" in run.err
+    assert (
+        "sources: 0 new, 1 changed, 60 as before, 1 no longer listed (their rows stay; --prune takes them out)"
+        in run.err
+    )
     facts = mine.tables.run_facts
     assert facts["units"] == {"planned": UNITS, "committed_before": UNITS - 1, "worked": 1}
     assert facts["this_run"]["pictures"] == 1

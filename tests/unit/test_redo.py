@@ -21,6 +21,7 @@ from tinyface_core.tables.check_files import WRONG_FAILED
 from tinyface_core.tables.commit import Committer
 from tinyface_core.tables.footer import CommitRecord, Footer, committed
 from tinyface_core.tables.redo import UnitWork, least_work
+from tinyface_core.tables.removed import Removed
 from tinyface_core.tables.rows import RowBuilder, records_table
 from tinyface_core.tables.unit_tables import unit_tables
 from tinyface_core.tables.validate import validate
@@ -32,9 +33,16 @@ UNIT = make_unit(6)
 class Output:
     """An output with one committed unit."""
 
-    def __init__(self, folder: Path, unit: Unit, rows: pa.Table, carried: tuple[pa.Field, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        unit: Unit,
+        rows: pa.Table,
+        carried: tuple[pa.Field, ...] = (),
+        removed: Removed | None = None,
+    ) -> None:
         self.uri, self.carried = f"file://{folder}", carried
-        self.committer = Committer(STORAGE, self.uri, "settings", "model", carried)
+        self.committer = Committer(STORAGE, self.uri, "settings", "model", carried, removed=removed)
         self.committer.write(UnitWork.whole(unit), "sources", rows)
 
     @property
@@ -90,6 +98,19 @@ def test_of_a_picture_that_is_gone_the_row_goes_without_work(tmp_path: Path) -> 
     assert left == ids(UNIT, {0, 2, 3, 5}) >= set(output.table("detections")["image_id"].to_pylist())
     both = changed_at(now, {2}, version="v2")
     assert output.least_work(both).part == Unit((both.sources[2],))
+    back = output.least_work(changed_at(now, {4}, kind=Kind.PICTURE, version="v1"))
+    assert (back.part.present, back.replaced) == ((UNIT.sources[4],), frozenset())
+    output.committer.write(back, "sources 3", make_rows(back.part))
+    assert set(output.table("images")["image_id"].to_pylist()) == ids(UNIT, {0, 2, 3, 4, 5})
+
+
+def test_a_change_of_a_picture_that_was_taken_out_costs_no_work(tmp_path: Path) -> None:
+    removed = Removed.named(uris=[UNIT.sources[1].uri])
+    output = Output(tmp_path, UNIT, make_rows(UNIT), removed=removed)
+    now = changed_at(UNIT, {1}, version="v2")
+    work = least_work(now, output.record, STORAGE, (), changed=True, retry=False, removed=removed)
+    assert (work.part.present, work.replaced, work.stands) == ((), frozenset(), output.record)
+    assert output.committer.write(work, "sources 2", make_rows(work.part)).unit.pictures == 5
 
 
 def test_carried_and_new_rows_make_the_tables_of_a_whole_unit(tmp_path: Path) -> None:

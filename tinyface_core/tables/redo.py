@@ -99,8 +99,8 @@ def least_work(
     else:
         part = None if changed or footer.failed is None else replace(unit, part=footer.failed)
         replaced = frozenset(rows.filter(pc.equal(rows["status"], "error"))["image_id"].to_pylist())
-    nothing_stands = len(replaced) == len(rows) or (not replaced and part is not None and part.present)
-    if part is None or nothing_stands:
+        part = part if replaced else None
+    if part is None or len(replaced) == len(rows):
         return UnitWork.whole(unit)
     return UnitWork(unit, part, record, replaced)
 
@@ -128,7 +128,10 @@ def committed_tables(storage: Storage, output_uri: str, record: CommitRecord) ->
 def _loose(
     unit: Unit, rows: pa.Table, carried: Sequence[pa.Field], removed: Removed, *, retry: bool
 ) -> tuple[Unit | None, frozenset[str]]:
-    """The pictures to work again, as a unit of their own (None: all, or none), and whose rows go."""
+    """The pictures to work again, as a unit of their own (None: nobody knows which), and whose rows go.
+
+    Where only rows go, or pictures changed that have none, it is a unit that gives no record.
+    """
     names = [field.name for field in carried]
     row_of = {row["image_id"]: row for row in rows.to_pylist()}
     values = _carried_values(unit.present, carried)
@@ -152,8 +155,12 @@ def _loose(
     )
     gone = row_of.keys() - set(ids)
     replaced = frozenset(image_id for _, image_id in again if image_id in row_of) | gone
-    part = tuple(source for source, _ in again) or tuple(source for source in unit.sources if source.kind is Kind.GONE)
-    return (Unit(part) if part else None), replaced
+    if again:
+        return Unit(tuple(source for source, _ in again)), replaced
+    without_row = {source.uri for source in unit.sources if source.kind is Kind.GONE}
+    without_row |= {source.uri for source, name in zip(unit.present, ids, strict=True) if name in removed.image_ids}
+    silent = tuple(replace(source, kind=Kind.GONE) for source in unit.sources if source.uri in without_row)
+    return (Unit(silent) if silent else None), replaced
 
 
 def _same(value: dict[str, Any], other: dict[str, Any]) -> bool:
