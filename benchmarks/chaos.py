@@ -52,7 +52,8 @@ class Kill:
     """One driver, its kill and what came of it.
 
     redo: of what changed. at: commits of this driver before the kill. fired: whether it came to that; a driver may end
-    before. rival: None without one; `refused`, or how the second driver on the same output ended.
+    before. rival: None without one; `refused`, or how the second driver on the same output ended. worker: what a killed
+    worker did: `reader` or `detector`.
     """
 
     number: int
@@ -63,6 +64,7 @@ class Kill:
     seconds: float
     wrong: tuple[str, ...] = ()
     rival: str | None = None
+    worker: str | None = None
 
 
 class Raylets:
@@ -85,19 +87,20 @@ class Raylets:
         self._cluster.remove_node(node, allow_graceful=False)
         self._nodes.append(self._new())
 
-    def kill_worker(self, rng: random.Random) -> bool:
-        """One process that reads or detects; False where there is none at the moment."""
+    def kill_worker(self, rng: random.Random) -> str | None:
+        """One process that reads or detects, and which of these it was; None where there is none at the moment."""
         workers = []
         for process in psutil.Process().children(recursive=True):  # of this Ray, and of no other on the machine
             with suppress(psutil.NoSuchProcess):
                 title = " ".join(process.cmdline())
                 if title.startswith("ray::") and ("Map" in title or "Detect" in title):
-                    workers.append(process)
+                    workers.append((process.pid, "detector" if "Detect" in title else "reader"))
         if not workers:
-            return False
-        with suppress(psutil.NoSuchProcess):
-            rng.choice(sorted(workers, key=lambda process: process.pid)).send_signal(signal.SIGKILL)
-        return True
+            return None
+        pid, what = rng.choice(sorted(workers))
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return what
 
     def close(self) -> None:
         self._cluster.shutdown()
@@ -147,8 +150,10 @@ def one_kill(kill: Kill, rng: random.Random, output: Output, driver: Driver, ray
     elif fired and kill.kind == "node":
         raylets.kill_node(rng)
     elif fired:
-        while waits() and not (fired := raylets.kill_worker(rng)):
+        what = None
+        while waits() and not (what := raylets.kill_worker(rng)):
             time.sleep(0.05)
+        fired, kill = bool(what), replace(kill, worker=what)
     wrong = []
     try:
         code = process.wait(PATIENCE_S)
@@ -275,8 +280,8 @@ def main(
 def show(done: list[Kill]) -> None:
     """Prints what was killed, how often, and what was wrong, as Markdown."""
     print("\n| killed | at work | at redo | came too late | driver ran, s | wrong |\n|---|---:|---:|---:|---:|---:|")
-    for kind in KINDS:
-        mine = [kill for kill in done if kill.kind == kind]
+    for kind in (*KINDS, "of the workers, readers", "of the workers, detectors"):
+        mine = [kill for kill in done if kill.kind == kind or (kill.worker and kind.endswith(f"{kill.worker}s"))]
         times = [sum(kill.fired and kill.redo == redo for kill in mine) for redo in (False, True)]
         late, seconds = sum(not kill.fired for kill in mine), sum(kill.seconds for kill in mine)
         wrong = sum(bool(kill.wrong) for kill in mine)

@@ -47,6 +47,9 @@ if sys.orig_argv[-6:-4] == ["-m", "tinyface_core.picture.child"]:
         if word == b"SLOW": time.sleep(0.15)
         if word == b"LATE": time.sleep(float(rest))
         if word == b"EAT": bytearray(20 << 30)
+        if word == b"GROW":
+            held = []
+            while True: held.append(b"x" * (8 << 20))
         if word == b"ONCE" and not os.path.exists(rest):
             open(rest, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -158,6 +161,7 @@ FAULTY = {
     "EXIT": (ErrorClass.DECODER_CRASHED, "exit code 3"),
     "HANG": (ErrorClass.TIMED_OUT, "longer than 2.5 s"),
     "EAT": (ErrorClass.OUT_OF_MEMORY, "memory limit"),
+    "GROW": (ErrorClass.OUT_OF_MEMORY, "memory limit"),
 }
 
 
@@ -166,7 +170,7 @@ FAULTY = {
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_child_that_fails_costs_exactly_its_picture(number: int) -> None:
     """All kinds of failure beside good pictures; one child alone gets through them, too."""
-    words = ["", "SEGV", "", "HANG", "EAT", "", "", "KILL", "EXIT", ""]
+    words = ["", "SEGV", "", "HANG", "EAT", "", "GROW", "", "KILL", "EXIT", ""]
     with DecodePool(number, BRIEF, ahead=6) as pool:
         open_files = len(os.listdir("/proc/self/fd"))
         given = list(pool.decode_ahead((i, JPEG + b"#" + word.encode()) for i, word in enumerate(words)))

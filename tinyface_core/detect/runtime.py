@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_NO_MEMORY = ("DefaultCPUAllocator",)  # how torch says that the machine's memory is full
+# How torch says that there is no memory where it has no exception of its own for it.
+_NO_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 DEVICES = Path("/dev")  # where Linux shows NVIDIA's cards as nvidia0, nvidia1, ...
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from tinyface_core.errors import CheckpointError, StorageError
 from tinyface_core.model.checkpoint import bundled_names, file_hash, find_bundled, read_spec
-from tinyface_core.storage import ObjectError, Storage
+from tinyface_core.storage import ObjectError, Storage, unsigned
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def locate(model: str, storage: Storage) -> ModelAddress:
     try:
         path = _download(uri, storage)
     except (ObjectError, StorageError) as error:
-        raise CheckpointError(f"--model {model}: cannot be read: {error}") from error
+        raise CheckpointError(f"--model {unsigned(model)}: cannot be read: {error}") from error
     return ModelAddress(read_spec(path).name, uri, file_hash(path), False)
 
 
@@ -69,9 +69,9 @@ def fetch(address: ModelAddress, storage: Storage, copies: tuple[str, ...] = ())
             path = path if uri.startswith("file://") else _download(uri, storage, address.sha256)
             if path.is_file() and file_hash(path) == address.sha256:
                 return path
-            tried.append(f"{uri}: {'another file than the driver saw' if path.is_file() else 'not on this node'}")
+            tried.append(f"{unsigned(uri)}: {'another file than the driver saw' if path.is_file() else 'not on this node'}")
         except (ObjectError, StorageError) as error:
-            tried.append(f"{uri}: {error}")
+            tried.append(f"{unsigned(uri)}: {error}")
     raise CheckpointError(f"model {address.name} ({address.sha256[:12]}) cannot be had here. " + "; ".join(tried))
 
 
@@ -80,7 +80,7 @@ def _download(uri: str, storage: Storage, sha256: str | None = None) -> Path:
     folder = Path(tempfile.gettempdir()) / f"tinyface-models-{getpass.getuser()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     info = storage.stat(uri) if sha256 is None else None
-    key = sha256 or hashlib.sha256(f"{uri}\0{info.version if info else ''}".encode()).hexdigest()
+    key = sha256 or hashlib.sha256(f"{unsigned(uri)}\0{info.version if info else ''}".encode()).hexdigest()
     path = folder / f"{key}.safetensors"
     with FileLock(f"{path}.lock"):
         if not path.is_file():
