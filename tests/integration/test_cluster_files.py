@@ -24,6 +24,15 @@ def test_ray_accepts_the_launcher_file() -> None:
     validate_config(prepare_config(launcher_config()))
 
 
+def test_the_dashboard_listens_on_loopback_only() -> None:
+    """Ray's default for the launcher is all interfaces, and whoever reaches the dashboard may run code."""
+    commands = prepare_config(launcher_config())["head_start_ray_commands"]
+    (start,) = [command for command in commands if "ray start" in command]
+    assert start.split("--dashboard-host=")[1:] == ["127.0.0.1"]
+    assert "--head" in start
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in start
+
+
 def test_ray_names_a_misspelt_key_of_the_launcher_file() -> None:
     config = launcher_config()
     config["max_worker"] = config.pop("max_workers")
