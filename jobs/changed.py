@@ -10,6 +10,7 @@ from dataclasses import replace
 from prepare import Run
 from ray_start import Pool
 from tinyface_core.archive.record import Source
+from tinyface_core.errors import ResourceError, StopRun
 from tinyface_core.report.text import counted
 from tinyface_core.storage import ObjectError, Storage
 from to_do import ToDo, find_to_do
@@ -27,7 +28,7 @@ def work_all(run: Run, sources: Iterable[Source], choose: Callable[[], Pool]) ->
     for again in range(1 + AGAIN):
         if not to_do.units:
             break
-        this = work(run, to_do, choose().at_most(to_do.pictures))
+        this = work(run, to_do, _chosen(choose).at_most(to_do.pictures))
         worked = worked.and_then(this)
         changed = as_they_are_now(this.changed, run.reading.storage) if again < AGAIN else []
         if not changed:
@@ -37,6 +38,14 @@ def work_all(run: Run, sources: Iterable[Source], choose: Callable[[], Pool]) ->
     if len(worked.changed) >= CHANGED_MOST:
         log.warning("more sources changed while they were read than one run takes up: run the same command again")
     return to_do, worked
+
+
+def _chosen(choose: Callable[[], Pool]) -> Pool:
+    """The detectors; that there is no room for them is no refusal any more, as rows may have gone already."""
+    try:
+        return choose()
+    except ResourceError as error:
+        raise StopRun(str(error)) from error
 
 
 def as_they_are_now(sources: Iterable[Source], storage: Storage) -> list[Source]:

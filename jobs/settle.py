@@ -108,6 +108,8 @@ class Settling:
 
     def _alone(self, unit: Unit, indexes: frozenset[int], collector: UnitCollector) -> Iterator[Whole]:
         """These pictures of a unit, one after the other, each in its own processes."""
+        if unit.is_loose:  # an earlier run may have seen more of them
+            indexes = frozenset(index for index in indexes if index < len(unit.present))
         read, detect = self._process_for(read_alone), self._process_for(detect_alone)
         for index in sorted(indexes):
             log.warning("unit %s, picture %d: tried in a process of its own", unit.name, index)

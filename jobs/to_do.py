@@ -109,7 +109,7 @@ class ToDo:
         done = (unit for unit in self.plan.units() if self._is_done(unit))
         for unit in islice(done, TRIED):
             try:
-                with storage.open_stream(self.urls.signed(unit.sources[0]).url) as stream:
+                with storage.open_stream(self.urls.signed(unit.present[0]).url) as stream:
                     stream.read(1)
                 return True
             except ObjectError:
@@ -148,6 +148,7 @@ def find_to_do(run: Run, sources: Iterable[Source], *, again: bool = False) -> T
 
     def retire(names: Sequence[str]) -> None:
         output.delete_success()
+        output.delete_report()  # it tells of them, and may show them
         run.committer.retire(names)
 
     prune = None if again else run.job.prune

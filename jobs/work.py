@@ -207,6 +207,7 @@ class CommitLoop:
 
     def _judge(self, *, at_end: bool = False) -> None:
         pictures, errors, most = self.progress.pictures, self.progress.errors, self.max_error_share
+        errors -= len(self.changed)  # they are tried again
         if most is not None and pictures and (at_end or pictures >= JUDGED_FROM) and errors > most * pictures:
             raise TooManyErrors(
                 f"{errors} of {pictures} pictures of this run are error rows, above --max-error-share {most:g}. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from tinyface_core.archive.record import DENIED, Kind, Part, Record, Source, Unit, UnitEnd, image_id_of
-from tinyface_core.errors import ErrorClass, PictureError, Stage, StopRun
+from tinyface_core.errors import ErrorClass, PictureError, Stage, StopRun, TooManyErrors
 from tinyface_core.tables.commit import Written
 from tinyface_core.tables.redo import UnitWork
 from tinyface_core.tables.rows import RowBuilder, records_table
@@ -62,6 +63,25 @@ def loop() -> Iterator[CommitLoop]:
 
 def give(loop: CommitLoop, of: Unit, table: pa.Table) -> None:
     loop._commit({of.name: UnitWork.whole(of)}, of.name, table)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "errors", "changed", "stops"),
+    [(199, 199, 0, False), (200, 101, 0, True), (200, 100, 0, False), (200, 110, 10, False)],
+)
+def test_the_share_of_errors_is_judged_from_the_200th_picture(
+    loop: CommitLoop, pictures: int, errors: int, changed: int, stops: bool
+) -> None:
+    """Above the share, not at it; what changed meanwhile is tried again, and does not count."""
+    loop.max_error_share = 0.5
+    loop.changed = {str(number): unit(number).sources[0] for number in range(changed)}
+    vars(loop.progress).update(pictures=pictures, errors=errors)
+    with pytest.raises(TooManyErrors, match=f"{errors} of 200") if stops else nullcontext():
+        loop._judge()
+    if pictures == 199:
+        with pytest.raises(TooManyErrors):
+            loop._judge(at_end=True)
+    loop.max_error_share = None
 
 
 def test_a_run_that_is_denied_everything_stops_and_commits_nothing(loop: CommitLoop) -> None:

@@ -104,6 +104,17 @@ def test_of_a_picture_that_is_gone_the_row_goes_without_work(tmp_path: Path) -> 
     assert set(output.table("images")["image_id"].to_pylist()) == ids(UNIT, {0, 2, 3, 4, 5})
 
 
+def test_the_last_rows_of_a_unit_go_without_work_too(tmp_path: Path) -> None:
+    """What is left of it was taken out on request, and is not read again for that."""
+    pair = make_unit(2)
+    removed = Removed.named(uris=[pair.sources[0].uri])
+    output = Output(tmp_path, pair, make_rows(pair), removed=removed)
+    now = changed_at(pair, {1}, kind=Kind.GONE, version=None)
+    work = least_work(now, output.record, STORAGE, (), changed=True, retry=False, removed=removed)
+    assert (work.part.present, work.replaced) == ((), ids(pair, {1}))
+    assert output.committer.write(work, "sources 2", make_rows(work.part)).unit.pictures == 0
+
+
 def test_a_change_of_a_picture_that_was_taken_out_costs_no_work(tmp_path: Path) -> None:
     removed = Removed.named(uris=[UNIT.sources[1].uri])
     output = Output(tmp_path, UNIT, make_rows(UNIT), removed=removed)

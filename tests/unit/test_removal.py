@@ -117,6 +117,19 @@ def test_an_archive_a_member_and_an_id(output: Output) -> None:
     assert len(output.ids("images")) == 14
 
 
+def test_an_output_with_carried_columns(tmp_path: Path) -> None:
+    """The command knows their types by no option: once it took the rows out and then failed at the plan."""
+    unit, label, uri = make_unit(3), pa.field("label", pa.string()), f"file://{tmp_path}/out"
+    OutputFolder(STORAGE, uri).write_settings({"model": "m", "carry": ["label"]})
+    Plan(STORAGE, uri, [label]).update(unit.sources, lambda _: [unit])
+    rows = make_rows(unit, carried=(label,), carried_values={"label": "x"})
+    Committer(STORAGE, uri, "settings", "model", (label,)).write(UnitWork.whole(unit), "sources", rows)
+    assert run_job(remove.app, [f"{tmp_path}/out", "--uri", unit.sources[1].uri]) == 0
+    (images,) = (tmp_path / "out" / "images").glob("*.parquet")
+    left = pq.ParquetFile(images).read(columns=["uri", "label"]).to_pylist()
+    assert left == [{"uri": unit.sources[place].uri, "label": "x"} for place in (0, 2)]
+
+
 def test_what_is_out_stays_out_of_every_redo(output: Output) -> None:
     """Of a whole unit, of a changed picture, of a retry; and of an archive that holds it again."""
     unit, tar = UNITS[0], output.tar

@@ -13,6 +13,7 @@ from braceexpand import braceexpand
 from fsspec.utils import glob_translate
 
 from tinyface_core.errors import InputError
+from tinyface_core.storage import unsigned
 
 _MAGIC = re.compile(r"[*?\[]")
 _MAX_BRACES = 1_000_000
@@ -23,10 +24,12 @@ def expand_braces(url: str) -> Iterator[str]:
     try:
         for count, one in enumerate(braceexpand(url, escape=False)):
             if count >= _MAX_BRACES:
-                raise InputError(f"{url}: names more than {_MAX_BRACES} inputs: use a glob or a manifest")
+                raise InputError(f"{unsigned(url)}: names more than {_MAX_BRACES} inputs: use a glob or a manifest")
             yield one
     except ValueError as error:
-        raise InputError(f"{url}: the braces do not pair: close each {{, or name the file's folder") from error
+        raise InputError(
+            f"{unsigned(url)}: the braces do not pair: close each {{, or name the file's folder"
+        ) from error
 
 
 def has_magic(url: str) -> bool:

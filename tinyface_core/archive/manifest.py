@@ -97,6 +97,8 @@ def _entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> It
     folder = manifest.uri.rsplit("/", 1)[0]
     rows = _parquet_entries if manifest.uri.lower().endswith(".parquet") else _csv_entries
     for url, carried in rows(manifest, storage, carry):
+        # The column of urls may be carried itself: without what signs it.
+        carried = {name: unsigned(value) if value == url else value for name, value in carried.items()}
         yield _resolved(url, folder, storage) if url else "", carried
 
 

@@ -1,4 +1,4 @@
-"""The signed urls of a run's listing: on this machine's disk until the run ends, never in the output.
+"""The signed urls of a run's listing: in a nameless file until the run ends, never in the output.
 
 The plan names sources by uri and outlives every signature; what a source is read with comes from today's listing.
 """
@@ -6,10 +6,8 @@ The plan names sources by uri and outlives every signature; what a source is rea
 from __future__ import annotations
 
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 
 from tinyface_core.archive.record import Source, Unit
@@ -19,10 +17,8 @@ class SignedUrls:
     """uri -> url, of those sources that have another url than their uri. For one thread; a context."""
 
     def __enter__(self) -> SignedUrls:
-        self._folder = tempfile.TemporaryDirectory(prefix="tinyface-urls-")  # readable by this user alone
-        self._database = sqlite3.connect(Path(self._folder.name) / "urls", isolation_level=None)
+        self._database = sqlite3.connect("", isolation_level=None)  # a file that has no name: nothing is left of it
         self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("PRAGMA synchronous = OFF")
         self._database.execute("CREATE TABLE urls (uri BLOB PRIMARY KEY, url BLOB) WITHOUT ROWID")
         self._any = False
         return self
@@ -31,14 +27,15 @@ class SignedUrls:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._database.close()
-        self._folder.cleanup()
 
     def noted(self, sources: Iterable[Source]) -> Iterator[Source]:
-        """The sources as they come; of a uri that comes twice the last url counts."""
+        """The sources as they come; of a uri that comes twice the first url counts."""
         for source in sources:
             if source.url != source.uri:
                 self._any = True
-                self._database.execute("REPLACE INTO urls VALUES (?, ?)", (_bytes(source.uri), _bytes(source.url)))
+                self._database.execute(
+                    "INSERT OR IGNORE INTO urls VALUES (?, ?)", (_bytes(source.uri), _bytes(source.url))
+                )
             yield source
 
     def signed(self, source: Source) -> Source:

@@ -69,7 +69,9 @@ def fetch(address: ModelAddress, storage: Storage, copies: tuple[str, ...] = ())
             path = path if uri.startswith("file://") else _download(uri, storage, address.sha256)
             if path.is_file() and file_hash(path) == address.sha256:
                 return path
-            tried.append(f"{unsigned(uri)}: {'another file than the driver saw' if path.is_file() else 'not on this node'}")
+            tried.append(
+                f"{unsigned(uri)}: {'another file than the driver saw' if path.is_file() else 'not on this node'}"
+            )
         except (ObjectError, StorageError) as error:
             tried.append(f"{unsigned(uri)}: {error}")
     raise CheckpointError(f"model {address.name} ({address.sha256[:12]}) cannot be had here. " + "; ".join(tried))

@@ -73,7 +73,7 @@ class StorageOptions:
 
 _SECRET_NAME = re.compile(r"(?i)(^|[._])(key|secret|token|password|username|aws_\w*key\w*|account_key|sas\w*)$")
 _SIGNED_QUERY = re.compile(
-    r"(?i)([?&](?:x-\w+-[\w-]+|awsaccesskeyid|signature|sig|token|password|access_token)=)(?!~)[^&\s]+"
+    r"(?i)([?&](?:[xq]-\w+-?[\w-]*|awsaccesskeyid|signature|sig|[\w-]*token|password|api_?key|hmac)=)(?!~)[^&\s]+"
 )
 
 

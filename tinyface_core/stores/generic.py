@@ -143,7 +143,10 @@ class GenericStore:
         return 0 if found is None else found.size_bytes
 
     def _try(self, call: Callable[[], T], doing: str, uri: str, patience_s: float = READ_PATIENCE_S) -> T:
-        uri = unsigned(uri)
+        url, uri = uri, unsigned(uri)
+
+        def shown(text: str) -> str:
+            return self._options.hide(text.replace(url, uri))
 
         def attempt() -> T:
             try:
@@ -153,15 +156,15 @@ class GenericStore:
             except (ObjectError, StorageError, Damaged):
                 raise
             except PermissionError as error:
-                raise ObjectDenied(self._options.hide(f"{uri}: {error}")) from error
+                raise ObjectDenied(shown(f"{uri}: {error}")) from error
             except NotImplementedError as error:
                 raise StorageError(f"{doing} {uri}: {self._protocol}:// urls cannot do that") from error
             except Exception as error:  # each file system raises its own kinds; all that is left is worth a retry
                 if "range requests" in str(error):  # fsspec's words, which speak of its own arguments
                     raise ObjectDenied(f"{uri}: cannot be read: {_NO_RANGES}") from error
                 if getattr(error, "status", None) in _REFUSED:
-                    raise ObjectDenied(self._options.hide(f"{uri}: {error}")) from error
-                raise Transient(self._options.hide(f"{type(error).__name__}: {error}")) from error
+                    raise ObjectDenied(shown(f"{uri}: {error}")) from error
+                raise Transient(shown(f"{type(error).__name__}: {error}")) from error
 
         return with_retries(attempt, f"{doing} {uri}", patience_s)
 

@@ -160,14 +160,14 @@ class Plan:
             yield from units_from(table)
 
     def names(self) -> set[str]:
-        """The names of all units that are planned."""
+        """The names of all units that are planned, whatever their sources carry."""
         return set(self._last_rows())
 
     def _last_rows(self) -> dict[str, int]:
         """Planned unit -> number of its row, counted over all files."""
         rows: dict[str, int] = {}
         number = 0
-        for file in self._files.read():
+        for file in self._files.read(any_carried=True):
             table = file.read(columns=["unit", "gone"])
             for name, gone in zip(table["unit"].to_pylist(), table["gone"].to_pylist(), strict=True):
                 if gone:

@@ -230,14 +230,17 @@ class PlanDiff:
     def touched(self) -> Iterator[tuple[Source, ...]]:
         """The sources of each touched unit in their old order, as they are now."""
         touched = sorted(self._touched)
+        if not touched:
+            return
         wanted = pa.array(touched, pa.int64())
-        with self._writer("kept") as kept, pq.ParquetFile(self._path("planned")) as planned:
-            for batch in planned.iter_batches(_BATCH_SOURCES):
-                kept.write_table(pa.table(batch.filter(pc.is_in(batch.column("unit_no"), wanted))))
+        with self._writer("kept") as kept:  # no others: what is pruned may be most of what changed
+            for name in ("planned", "changed"):
+                with pq.ParquetFile(self._path(name)) as file:
+                    for batch in file.iter_batches(_BATCH_SOURCES):
+                        kept.write_table(pa.table(batch.filter(pc.is_in(batch.column("unit_no"), wanted))))
 
         def rows() -> Iterator[tuple[int, int, Source]]:
             for table in self._by_unit(touched):
-                table = table.filter(pc.is_in(table["unit_no"], wanted))
                 yield from zip(
                     table["unit_no"].to_pylist(), table["position"].to_pylist(), self._sources(table), strict=True
                 )
@@ -259,11 +262,11 @@ class PlanDiff:
             yield from self._sorted(("planned", "listed"), "uri", low, high, "uri, seq")
 
     def _by_unit(self, touched: Sequence[int]) -> Iterator[pa.Table]:
-        """Kept and changed rows by unit and position, a kept row first. touched: ascending numbers of units."""
+        """The kept rows by unit and position, a changed one last. touched: ascending numbers of units."""
         rows = np.cumsum([self._unit_lengths[number] for number in touched])
         bounds = [touched[place] for place in (np.flatnonzero(np.diff(rows // self._range_rows)) + 1).tolist()]
         for low, high in pairwise([None, *bounds, None]):
-            yield from self._sorted(("kept", "changed"), "unit_no", low, high, "unit_no, position, seq")
+            yield from self._sorted(("kept",), "unit_no", low, high, "unit_no, position, seq")
 
     def _sorted(self, names: Sequence[str], key: str, low: object, high: object, order: str) -> Iterator[pa.Table]:
         """Rows with low <= key < high (None: no bound), in batches; with a hash of carried values, if there are any."""

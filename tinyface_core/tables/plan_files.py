@@ -49,8 +49,8 @@ class PlanFiles:
                 found[int(match[1])] = int(json.loads(self._storage.read(info.uri))["files"])
         return dict(sorted(found.items()))
 
-    def read(self) -> Iterator[pq.ParquetFile]:
-        """All files that count, oldest first."""
+    def read(self, *, any_carried: bool = False) -> Iterator[pq.ParquetFile]:
+        """All files that count, oldest first. any_carried: whatever columns their sources carry."""
         expected = plan_schema(self._carried)
         for generation, count in self.generations().items():
             for number in range(count):
@@ -63,7 +63,7 @@ class PlanFiles:
                         "Put it back, or write to another --output."
                     ) from error
                 with stream, pq.ParquetFile(stream) as file:
-                    if not (found := file.schema_arrow).equals(expected):
+                    if not any_carried and not (found := file.schema_arrow).equals(expected):
                         raise OutputError(
                             f"{uri}: the plan was made for other --carry columns: it has "
                             f"{found.field('sources').type}, now needed is {expected.field('sources').type}. "

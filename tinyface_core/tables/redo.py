@@ -100,7 +100,7 @@ def least_work(
         part = None if changed or footer.failed is None else replace(unit, part=footer.failed)
         replaced = frozenset(rows.filter(pc.equal(rows["status"], "error"))["image_id"].to_pylist())
         part = part if replaced else None
-    if part is None or len(replaced) == len(rows):
+    if part is None or (len(replaced) == len(rows) and part.present):
         return UnitWork.whole(unit)
     return UnitWork(unit, part, record, replaced)
 
