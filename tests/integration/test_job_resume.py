@@ -183,6 +183,7 @@ def test_pruning_takes_out_what_is_gone_and_lets_it_come_back(story: Story, tmp_
         assert "2 of 62 sources are no longer listed" in refused.err
         assert mine.tables.query("SELECT uri, member, commit FROM IMAGES") == before
         assert (mine.tables.folder / "_SUCCESS").exists()
+        (mine.tables.folder / "report.html").write_text("a picture of what goes")
         run = mine.again("--prune", "0.05").expect(0)
     finally:
         for path in (gone, archive):
@@ -190,6 +191,7 @@ def test_pruning_takes_out_what_is_gone_and_lets_it_come_back(story: Story, tmp_
     assert "0 changed, 60 as before, 2 no longer listed (their rows go)" in run.err
     assert mine.tables.run_facts["this_run"]["pictures"] == 0
     check_whole(mine.tables, LOOSE - 1)
+    assert not (mine.tables.folder / "report.html").exists()
     assert f"file://{gone}" not in dict(mine.tables.query("SELECT uri, sha256 FROM IMAGES"))
     mine.again("--prune", "0").expect(0)
     assert mine.tables.run_facts["this_run"]["pictures"] == 1 + IN_TAR
