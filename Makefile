@@ -52,9 +52,9 @@ check-types: $(STAMP)
 check-layout: $(STAMP)
 	$(BIN)/python -m pytest -q tests/layout
 
-audit: $(STAMP)  ## known holes in what is installed; asks PyPI's service, which CI may not reach
-	$(BIN)/python -m pip install --quiet pip-audit
-	$(BIN)/python -m pip_audit --skip-editable --strict
+audit: $(STAMP)  ## known holes in what is installed; asks PyPI's service
+	$(BIN)/python -m pip install --quiet --target $(VENV)/audit pip-audit
+	PYTHONPATH=$(VENV)/audit $(BIN)/python -m pip_audit --path $$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])') --skip-editable --strict
 
 format: $(STAMP)  ## put code into the house's format
 	$(BIN)/ruff format .

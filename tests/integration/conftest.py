@@ -9,9 +9,11 @@ from unittest import mock
 
 import pytest
 
+from tests.integration.fault_proxy import FaultProxy
 from tests.integration.job_pictures import save_model
 from tests.integration.ray_head import FAULTS, RayHead
 from tests.integration.s3_server import S3Server
+from tinyface_core.storage import Storage
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +27,19 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def bucket(s3_server: S3Server) -> str:
     """The name of a bucket of the test's own."""
     return s3_server.new_bucket()
+
+
+@pytest.fixture
+def storage(s3_server: S3Server) -> Storage:
+    """A client of that server."""
+    return Storage()
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
+    """A network before that server, which can fail."""
+    with FaultProxy(s3_server.endpoint) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")

@@ -20,15 +20,20 @@ from yarl import URL
 
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "proxy-connection"}
 _XML = "<?xml version='1.0'?><Error><Code>{}</Code><Message>made by the test</Message></Error>"
-_REFUSALS = {"503": (503, "SlowDown"), "500": (500, "InternalError"), "expired": (400, "ExpiredToken")}
+_REFUSALS = {
+    "503": (503, "SlowDown"),
+    "500": (500, "InternalError"),
+    "expired": (400, "ExpiredToken"),
+    "denied": (403, "AccessDenied"),
+}
 
 
 @dataclass
 class Rule:
     """Applies `kind` to the next `count` requests whose method and path fit; of those, drawn by `seed`, to a `share`.
 
-    kind: `503`, `500`, `expired` (credentials), `reset` (before the answer), `truncate` (half the body, then the
-    connection closes), `short_lie` (half the body, with a length that says so), `flip` (one byte), `stall` (for
+    kind: `503`, `500`, `expired` (credentials), `denied`, `reset` (before the answer), `truncate` (half the body, then
+    the connection closes), `short_lie` (half the body, with a length that says so), `flip` (one byte), `stall` (for
     `stall_s`, then as it should be), `lost_reply` (done, but the answer does not come).
     byte: place in the object; the rule takes only answers that hold it. None: any, and the byte in their middle.
     """

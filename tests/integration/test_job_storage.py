@@ -66,6 +66,11 @@ class OnS3:
         page = self._client.list_objects_v2(Bucket=self._bucket, Prefix="out/images/")
         return {entry["Key"]: entry["ETag"] for entry in page.get("Contents", ())}
 
+    def written(self) -> list[str]:
+        """Keys of the output."""
+        page = self._client.list_objects_v2(Bucket=self._bucket, Prefix="out/")
+        return [entry["Key"] for entry in page.get("Contents", ())]
+
     def check_exact(self) -> None:
         """Every picture once, with the bytes that it has; the validator has nothing to say."""
         report = validate(Storage(), self.output)
@@ -104,9 +109,16 @@ def test_a_network_that_fails_now_and_then_costs_no_picture_and_doubles_none(on_
     on_s3.check_exact()
 
 
-def test_credentials_that_expire_and_a_store_that_dies_in_mid_run_lose_no_commit(
+def test_an_output_that_may_not_be_written_credentials_that_expire_and_a_store_that_dies_lose_no_commit(
     on_s3: OnS3, s3_server: S3Server
 ) -> None:
+    on_s3.proxy.rules[:] = [Rule("denied", "PUT", "/out/")]
+    refused = on_s3.start().wait().expect(2)
+    assert f"cannot write {on_s3.output}/" in refused.err
+    assert "AccessDenied" in refused.err
+    assert on_s3.written() == []
+    on_s3.proxy.rules.clear()
+
     first = on_s3.start()
     first.wait_until(lambda: len(on_s3.commits()) >= 2, "two units are committed")
     on_s3.proxy.rules[:] = [Rule("expired")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import lzma
@@ -16,9 +17,21 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as encryption
 import pytest
 
-from tests.unit.archives import errors, good, parquet_bytes, read, save, some_bytes, some_members, tar_bytes, zip_bytes
+from tests.unit.archives import (
+    errors,
+    good,
+    parquet_bytes,
+    read,
+    save,
+    some_bytes,
+    some_members,
+    source_of,
+    tar_bytes,
+    zip_bytes,
+)
 from tests.unit.mutations import varint, with_sum
 from tinyface_core.archive.record import Record, Source, image_id_of
 from tinyface_core.errors import ErrorClass, PictureError, Stage
@@ -375,9 +388,27 @@ def test_a_footer_that_lies_about_its_length_allocates_nothing(tmp_path: Path) -
         assert (told(records), end.count) == ([(None, "corrupt")], 1)
 
 
-def test_a_parquet_file_with_a_key_is_encrypted(tmp_path: Path) -> None:
-    data = b"PARE" + parquet_bytes(GOOD)[4:-4] + b"PARE"
-    assert told(read(save(tmp_path / "a.parquet", data))[0]) == [(None, "encrypted")]
+class Keys(encryption.KmsClient):
+    """Wraps keys by writing them out."""
+
+    def __init__(self, _: object) -> None:
+        super().__init__()
+
+    def wrap_key(self, key: bytes, _: str) -> bytes:
+        return base64.b64encode(key)
+
+
+@pytest.mark.parametrize("plain_footer", [False, True])
+def test_a_parquet_file_with_a_key_is_encrypted(tmp_path: Path, plain_footer: bool) -> None:
+    """As a whole, or the pictures alone."""
+    table = pa.table({"path": [name for name, _ in GOOD], "image": [data for _, data in GOOD]})
+    config = encryption.EncryptionConfiguration("footer", column_keys={"c": ["image"]}, plaintext_footer=plain_footer)
+    keys = encryption.CryptoFactory(Keys).file_encryption_properties(encryption.KmsConnectionConfig(), config)
+    with pq.ParquetWriter(tmp_path / "a.parquet", table.schema, encryption_properties=keys) as writer:
+        writer.write_table(table)
+    source = source_of(f"file://{tmp_path}/a.parquet")
+    assert told(read(source)[0]) == [(None, "encrypted")]
+    assert told(one_by_one(source)) == [(None, "encrypted")]
 
 
 @pytest.mark.parametrize("depth", [1000, 100_000])

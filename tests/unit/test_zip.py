@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import zipfile
@@ -89,6 +90,25 @@ def test_what_is_no_candidate_is_counted(tmp_path: Path) -> None:
     assert len(read(source, CandidateFilter(all_files=True))[0]) == 6
     only = read(source, CandidateFilter(include=("a.*",)))[0]
     assert ([name for name, _ in good(only)], errors(only)) == (["a.jpg"], [])
+
+
+ENCRYPTED = {  # a.jpg with a password, b.jpg without, by Info-ZIP and by pyzipper
+    "ZipCrypto": "UEsDBAoACQAAAIZ9e12SfKtFGgAAAA4AAAAFAAAAYS5qcGcmv9wWCqzyH4el7aJd+NCYOj4X336mXYykg1BLBwiSfKtFGgAAAA4A"
+    "AABQSwMECgAAAAAAhn17XUYAnw4MAAAADAAAAAUAAABiLmpwZ29wZW4gcGljdHVyZVBLAQIeAwoACQAAAIZ9e12SfKtFGgAAAA4AAAAFAAAAAA"
+    "AAAAEAAACkgQAAAABhLmpwZ1BLAQIeAwoAAAAAAIZ9e11GAJ8ODAAAAAwAAAAFAAAAAAAAAAEAAACkgU0AAABiLmpwZ1BLBQYAAAAAAgACAGYA"
+    "AAB8AAAAAAA=",
+    "AES": "UEsDBBQAAQBjAIZ9e10AAAAAKgAAAA4AAAAFAAsAYS5qcGcBmQcAAgBBRQMAAP0naRaPUeSd7dWf5yhhCNI5cwWyAxQVf/B3s7FbrV/FjA"
+    "QsUbwlSuK8LlBLAwQUAAAAAACGfXtdRgCfDgwAAAAMAAAABQAAAGIuanBnb3BlbiBwaWN0dXJlUEsBAhQDFAABAGMAhn17XQAAAAAqAAAADgAA"
+    "AAUAAAAAAAAAAAAAAIABAAAAAGEuanBnUEsBAhQDFAAAAAAAhn17XUYAnw4MAAAADAAAAAUAAAAAAAAAAAAAAIABWAAAAGIuanBnUEsFBgAAAA"
+    "ACAAIAZgAAAIcAAAAAAA==",
+}
+
+
+@pytest.mark.parametrize("kind", ENCRYPTED)
+def test_a_member_that_is_really_encrypted_costs_one_row(tmp_path: Path, kind: str) -> None:
+    records, _ = read(save(tmp_path / "a.zip", base64.b64decode(ENCRYPTED[kind])))
+    assert errors(records) == [("a.jpg", "encrypted")]
+    assert good(records) == [("b.jpg", b"open picture")]
 
 
 def test_an_encrypted_member_costs_one_row(tmp_path: Path) -> None:

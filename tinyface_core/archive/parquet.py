@@ -31,6 +31,7 @@ from tinyface_core.errors import ErrorClass, PictureError, Stage
 from tinyface_core.storage import Storage
 
 _ROWS = 4  # at a time: a dictionary of one value makes each of them as large as a picture may be, out of nothing
+_ENCRYPTED = "the Parquet file is encrypted: write it again without a key"
 _STREAM_BYTES = 1 << 20  # else a whole column chunk is read into memory
 _DATA_NAMES = ("image", "bytes", "data", "content", "image_bytes", "img", "picture", "jpg", "jpeg", "png", "webp")
 _NAME_NAMES = ("path", "name", "key", "__key__", "file_name", "filename", "file_path", "image_path", "image_name")
@@ -115,7 +116,7 @@ def _why_not(file: BinaryIO, error: Exception) -> ArchiveBroken:
     file.seek(max(0, size - 4))
     end = file.read(4)
     if end == b"PARE":
-        return ArchiveBroken(ErrorClass.ENCRYPTED, "the Parquet file is encrypted: write it again without a key")
+        return ArchiveBroken(ErrorClass.ENCRYPTED, _ENCRYPTED)
     cut = size == 0 or (begin == b"PAR1" and (size < 12 or end != b"PAR1"))
     told = f"the Parquet file {'ends early' if cut else 'is damaged'}: {_line(error)}"
     return ArchiveBroken(ErrorClass.TRUNCATED if cut else ErrorClass.CORRUPT, told)
@@ -156,6 +157,8 @@ def _batches(
         try:
             batch = next(batches, None)
         except (pa.ArrowException, OSError) as error:
+            if "decrypt" in str(error).lower():  # of a column, where the footer is plain
+                raise ArchiveBroken(ErrorClass.ENCRYPTED, _ENCRYPTED) from error
             raise ArchiveBroken(ErrorClass.CORRUPT, f"the Parquet file is damaged: {_line(error)}") from error
         if batch is None:
             return

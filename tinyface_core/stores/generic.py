@@ -48,7 +48,7 @@ class GenericStore:
         try:
             if missing := _missing_options(protocol, options):
                 raise ValueError(f"they need --storage-option {missing[0]}=...")
-            self._fs = fsspec.filesystem(protocol, skip_instance_cache=True, **options.for_fsspec())
+            self._fs = fsspec.filesystem(protocol, skip_instance_cache=True, **_own(protocol, options.for_fsspec()))
         except Exception as error:  # some connect here, and each raises its own kinds
             raise SettingsError(
                 options.hide(
@@ -175,6 +175,17 @@ class GenericStore:
         if version is None and modified is not None:
             version = f"{int(modified.timestamp() * 1e6) * 1000}-{size}"
         return ObjectInfo(unsigned(uri), size, version, modified, url=uri)
+
+
+def _own(protocol: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those that are for this protocol, where a run reads from one and writes to another: http takes no S3 keys."""
+    if protocol not in ("http", "https"):
+        return arguments
+    import aiohttp
+
+    takers = (fsspec.get_filesystem_class(protocol).__init__, aiohttp.ClientSession._request)
+    names = {name for taker in takers for name in inspect.signature(taker).parameters}
+    return {name: value for name, value in arguments.items() if name in names}
 
 
 def _missing_options(protocol: str, options: StorageOptions) -> list[str]:
