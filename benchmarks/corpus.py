@@ -3,9 +3,10 @@
     python benchmarks/corpus.py --files DIR --work FOLDER [--zooms 0.25]
 
 Runs jobs/detect_archive.py on the folder as it is, and on one tar, zip and Parquet file made from it. Each file must be
-one row, or counted as skipped; its status, error class, stage, hash and faces must not depend on the form. Archives
-among the files are opened where they lie loose, and are a row inside of another archive, so they are not compared.
-Prints a Markdown table, and each difference; exits 1 if there are any.
+one row, or skipped by its name; its status, error class, stage, hash and faces must not depend on the form. Archives
+among the files are opened where they lie loose, and are a row inside of another archive: they are not compared, but
+each must have a row of its own, or rows of what is in it. Prints a Markdown table, and each difference; exits 1 if
+there are any.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from cyclopts import App, Parameter
+
+from tinyface_core.archive.candidates import CandidateFilter
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".parquet", ".pq")
@@ -111,6 +114,12 @@ def main(
         for name in sorted(rows.keys() | loose.keys()):
             if rows.get(name) != loose.get(name):
                 wrong.append(f"{form}: {name}: {rows.get(name)}, loose {loose.get(name)}")
+    with duckdb.connect() as connection:
+        images = f"'{work}/loose/images/**/*.parquet'"
+        uris = {uri for (uri,) in connection.execute(f"SELECT DISTINCT uri FROM {images}").fetchall()}
+    for name in sorted(str(path.relative_to(base)) for path in paths):
+        if CandidateFilter().skipped_as(name) is None and f"file://{base}/{name}" not in uris:
+            wrong.append(f"loose: {name}: no row")
     silent = Counter(Path(name).suffix.lower() for name in comparable - loose.keys())
     print(f"\nwithout a row, by ending: {dict(silent.most_common())}")
     for line in wrong:
