@@ -70,9 +70,9 @@ def work_item(unit: Unit, carried: tuple[pa.Field, ...], only: frozenset[int] | 
     row = pa.table(unit_rows([unit], carried))
     for name, indexes in narrowed.items():
         row = row.append_column(name, pa.array([None if indexes is None else sorted(indexes)], pa.list_(pa.int32())))
-    # No plan holds the urls: they may be signed.
-    urls = [source.url for source in unit.sources] if any(s.url != s.uri for s in unit.sources) else None
-    row = row.append_column("urls", pa.array([urls], pa.list_(pa.string())))
+    # No plan holds these.
+    signed = [source.signed_url for source in unit.sources] if any(s.signed_url for s in unit.sources) else None
+    row = row.append_column("signed_urls", pa.array([signed], pa.list_(pa.string())))
     row = row.append_column("onward", pa.array([None if unit.part is None else unit.part.onward], pa.int32()))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, row.schema) as stream:
@@ -100,9 +100,9 @@ def read_units(work: pa.Table, reading: Reading) -> Iterator[pa.Table]:
 
 def _unpacked(row: pa.Table) -> tuple[Unit, frozenset[int] | None]:
     (unit,) = units_from(row)
-    only, part, onward, urls = (row[name][0].as_py() for name in ("only", "part", "onward", "urls"))
-    if urls is not None:
-        sources = (replace(source, url=url) for source, url in zip(unit.sources, urls, strict=True))
+    only, part, onward, signed = (row[name][0].as_py() for name in ("only", "part", "onward", "signed_urls"))
+    if signed is not None:
+        sources = (replace(source, signed_url=url) for source, url in zip(unit.sources, signed, strict=True))
         unit = replace(unit, sources=tuple(sources))
     if part is not None:
         unit = replace(unit, part=Part(frozenset(part), onward))

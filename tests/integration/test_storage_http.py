@@ -131,9 +131,9 @@ def test_what_is_wrong_with_a_signed_url_is_told_without_it(signing: SignedServe
     url = signing.url(name)
     with pytest.raises(InputError) as refused:
         list(list_sources([url], Storage(), CandidateFilter()))
-    (record,) = read(Source(unsigned(url), kind_of(name), url=url))[0]
+    (record,) = read(Source(unsigned(url), kind_of(name), signed_url=url))[0]
     denied = url.replace("Signature", "signature")
-    (other,) = read(Source(unsigned(denied), kind_of(name), url=denied))[0]
+    (other,) = read(Source(unsigned(denied), kind_of(name), signed_url=denied))[0]
     assert record.error is not None
     assert other.error is not None
     for message in (str(refused.value), record.error.message, other.error.message):

@@ -73,9 +73,12 @@ def test_tokens_are_hashed_for_they_may_name_the_object(name: str) -> None:
 
 def test_urls_are_kept_beside_the_plan() -> None:
     """Of what comes twice the first counts: with another signature it is the same source."""
-    plain, first = Source("https://h/a", Kind.PICTURE), Source("https://h/b", Kind.PICTURE, url="https://h/b?sig=1")
-    second = replace(first, url="https://h/b?sig=2")
-    odd = Source("https://h/\udcff", Kind.PICTURE, url="https://h/\udcff?sig=1")
+    plain, first = (
+        Source("https://h/a", Kind.PICTURE),
+        Source("https://h/b", Kind.PICTURE, signed_url="https://h/b?sig=1"),
+    )
+    second = replace(first, signed_url="https://h/b?sig=2")
+    odd = Source("https://h/\udcff", Kind.PICTURE, signed_url="https://h/\udcff?sig=1")
     planned = Unit((plain, Source(first.uri, Kind.PICTURE), Source(odd.uri, Kind.PICTURE)))
     assert first == second == planned.sources[1]
     assert "sig" not in repr(first)
@@ -87,7 +90,9 @@ def test_urls_are_kept_beside_the_plan() -> None:
 
 def test_many_urls_lie_in_a_file_that_nobody_else_finds() -> None:
     """Not in memory, and nothing is left when the process is killed."""
-    sources = (Source(f"https://h/{n}", Kind.PICTURE, url=f"https://h/{n}?sig={'x' * 1000}") for n in range(10_000))
+    sources = (
+        Source(f"https://h/{n}", Kind.PICTURE, signed_url=f"https://h/{n}?sig={'x' * 1000}") for n in range(10_000)
+    )
     before = own_files()
     with SignedUrls() as urls:
         for _ in urls.noted(sources):

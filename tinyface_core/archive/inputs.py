@@ -116,7 +116,9 @@ class ParquetColumns:
 
 def source_of(info: ObjectInfo, kind: Kind | None = None) -> Source:
     """The object as a source; its kind is that of its name where none is given."""
-    return Source(info.uri, kind or kind_of(info.uri), info.size_bytes, info.version, info.modified, url=info.url)
+    return Source(
+        info.uri, kind or kind_of(info.uri), info.size_bytes, info.version, info.modified, signed_url=info.signed_url
+    )
 
 
 def parquet_columns(info: ObjectInfo, storage: Storage) -> ParquetColumns | None:

@@ -62,7 +62,7 @@ def manifest_sources(manifest: ObjectInfo, storage: Storage, carry: Sequence[str
                     continue
                 size, version, modified = (info.size_bytes, info.version, info.modified) if info else (None,) * 3
                 uri = unsigned(url)
-                yield Source(uri, kind_of(uri), size, version, modified, carried, url)
+                yield Source(uri, kind_of(uri), size, version, modified, carried, "" if url == uri else url)
 
 
 def carried_types(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> dict[str, pa.DataType]:

@@ -44,7 +44,7 @@ class Source:
     version: ETag, else `<mtime ns>-<size>`; None where the store tells neither.
     modified: of the object, timezone UTC.
     carried: values of the `--carry` columns that a manifest names for this source.
-    url: what to ask the store for, where that is not the uri: a signed url. No plan and no table ever holds it.
+    signed_url: what to ask the store for where that is not the uri. No plan and no table ever holds it.
     """
 
     uri: str
@@ -53,11 +53,12 @@ class Source:
     version: str | None = None
     modified: datetime | None = None
     carried: dict[str, Any] = field(default_factory=dict)
-    url: str = field(default="", repr=False, compare=False)
+    signed_url: str = field(default="", repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        if not self.url:
-            object.__setattr__(self, "url", self.uri)
+    @property
+    def url(self) -> str:
+        """What to ask the store for."""
+        return self.signed_url or self.uri
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class SignedUrls:
     def noted(self, sources: Iterable[Source]) -> Iterator[Source]:
         """The sources as they come; of a uri that comes twice the first url counts."""
         for source in sources:
-            if source.url != source.uri:
+            if source.signed_url:
                 self._any = True
                 self._database.execute(
                     "INSERT OR IGNORE INTO urls VALUES (?, ?)", (_bytes(source.uri), _bytes(source.url))
@@ -43,7 +43,7 @@ class SignedUrls:
         if not self._any:
             return source
         found = self._database.execute("SELECT url FROM urls WHERE uri = ?", (_bytes(source.uri),)).fetchone()
-        return source if found is None else replace(source, url=found[0].decode("utf-8", "surrogateescape"))
+        return source if found is None else replace(source, signed_url=found[0].decode("utf-8", "surrogateescape"))
 
     def signed_unit(self, unit: Unit) -> Unit:
         """The unit with the urls of its sources."""

@@ -89,18 +89,20 @@ class ObjectInfo:
     """What a store tells about one object.
 
     version: ETag without quotes on S3, `<mtime ns>-<size>` on disk; None where the store tells none.
-    modified: timezone UTC, by the store's clock. url: what to ask the store for; with a signature, so never shown.
+    modified: timezone UTC, by the store's clock. signed_url: what to ask the store for where that is not the uri; it is
+    never shown.
     """
 
     uri: str
     size_bytes: int
     version: str | None
     modified: datetime | None
-    url: str = field(default="", repr=False, compare=False)
+    signed_url: str = field(default="", repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        if not self.url:
-            object.__setattr__(self, "url", self.uri)
+    @property
+    def url(self) -> str:
+        """What to ask the store for."""
+        return self.signed_url or self.uri
 
 
 class ObjectError(Exception):

@@ -174,7 +174,8 @@ class GenericStore:
         version = next((str(found[key]).strip('"') for key in _VERSION_KEYS if found.get(key)), None)
         if version is None and modified is not None:
             version = f"{int(modified.timestamp() * 1e6) * 1000}-{size}"
-        return ObjectInfo(unsigned(uri), size, version, modified, url=uri)
+        shown = unsigned(uri)
+        return ObjectInfo(shown, size, version, modified, signed_url="" if shown == uri else uri)
 
 
 def _own(protocol: str, arguments: dict[str, Any]) -> dict[str, Any]:
