@@ -19,7 +19,7 @@ from tinyface_core.archive.read import read_unit
 from tinyface_core.archive.record import Part, Record, Unit, UnitEnd
 from tinyface_core.detect.detections import Detections
 from tinyface_core.detect.detector import DetectOptions, Detector
-from tinyface_core.detect.runtime import Runtime, give_memory_back, is_out_of_memory
+from tinyface_core.detect.runtime import Runtime, is_out_of_memory
 from tinyface_core.errors import ErrorClass, InputError, PictureError, Stage, StorageError
 from tinyface_core.model.locate import ModelAddress, fetch
 from tinyface_core.picture.guard import DecodePool
@@ -32,7 +32,6 @@ from tinyface_core.tables.schema import record_schema
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 1 << 20  # encoded bytes that go to a detector at once: some seconds of a CPU, and even shares for all
-TRIM_EVERY = 500  # pictures of many sizes, which leave a heap that only grows
 
 
 @dataclass(frozen=True)
@@ -116,16 +115,13 @@ class DetectFaces:
         torch.set_num_threads(detecting.threads)
         path = fetch(detecting.model, detecting.storage, detecting.model_copies)
         self.detector = Detector.load(path, detecting.options, detecting.runtime)
-        self.carried, self.pictures = detecting.carried, 0
+        self.carried = detecting.carried
         self.decoders = DecodePool(detecting.decoders, detecting.limits).__enter__()
 
     def __call__(self, records: pa.Table) -> pa.Table:
         rows = RowBuilder(records, self.carried)
         for row, picture in self.decoders.decode_ahead(rows.encoded()):
             rows.add(row, picture, None if isinstance(picture, PictureError) else self.detect(picture))
-            self.pictures += 1
-            if self.pictures % TRIM_EVERY == 0:
-                give_memory_back()
         return rows.table()
 
     def detect(self, picture: Picture) -> Detections | PictureError:
