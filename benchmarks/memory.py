@@ -23,8 +23,9 @@ from cyclopts import App, Parameter
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinyface_core.detect.detector import DetectOptions, Detector
-from tinyface_core.detect.runtime import Precision, choose_runtime
+from tinyface_core.detect.detector import Detector
+from tinyface_core.detect.options import DetectOptions, Precision
+from tinyface_core.detect.runtime import choose_runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 CROWD = ROOT / "demo" / "archive" / "fellows" / "fellows_white_house_2015.jpg"

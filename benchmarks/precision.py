@@ -30,9 +30,10 @@ from numpy.typing import NDArray
 
 from tinyface_core import boxes
 from tinyface_core.detect.detections import Detections
-from tinyface_core.detect.detector import DetectOptions, Detector
-from tinyface_core.detect.runtime import Precision, choose_runtime
-from tinyface_core.model.checkpoint import bundled_names
+from tinyface_core.detect.detector import Detector
+from tinyface_core.detect.options import DetectOptions, Precision
+from tinyface_core.detect.runtime import choose_runtime
+from tinyface_core.model.spec import bundled_names
 from tinyface_core.picture.decode import decode
 from tinyface_core.picture.picture import Limits, Picture
 

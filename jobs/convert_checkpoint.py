@@ -15,8 +15,8 @@ from cyclopts import Parameter
 from options import job_app, run_job
 from tinyface_core.errors import OutputError
 from tinyface_core.model.checkpoint import is_untrained, save_checkpoint
+from tinyface_core.model.spec import TrunkName
 from tinyface_core.model.third_party import FormName, convert
-from tinyface_core.model.trunks import TrunkName
 
 NAMED = 4  # tensors that were left out
 

@@ -21,7 +21,8 @@ from cyclopts import Parameter
 from options import job_app, refuse_unwritable, run_job
 from tinyface_core.detect.detector import Detector
 from tinyface_core.errors import SettingsError
-from tinyface_core.model.checkpoint import find_bundled, is_half, load_checkpoint, save_checkpoint
+from tinyface_core.model.checkpoint import is_half, load_checkpoint, save_checkpoint
+from tinyface_core.model.spec import find_bundled
 from tinyface_core.train.data import read_annotated
 from tinyface_core.train.fit_ellipses import SAMPLING, fit, regressor, samples_of
 from tinyface_core.train.fit_ellipses_truth import EyeLines, Truth, annotated_ellipses, turned_views

@@ -13,19 +13,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from options import DetectArchive
 from ray_stages import Detecting, Reading
 from ray_start import Pool
 from tinyface_core.archive.signed_urls import SignedUrls
-from tinyface_core.detect.detector import TILE_PX, DetectOptions
+from tinyface_core.detect.options import TILE_PX, DetectOptions, Runtime
 from tinyface_core.detect.pyramid import Zooms, adaptive_zooms
-from tinyface_core.detect.runtime import Runtime
 from tinyface_core.errors import CheckpointError, InputError, SettingsError, StorageError
 from tinyface_core.model.advice import Advice
-from tinyface_core.model.checkpoint import ModelSpec, bundled_names, is_untrained, load_checkpoint
 from tinyface_core.model.locate import ModelAddress, fetch, locate
+from tinyface_core.model.spec import ModelSpec, bundled_names, read_spec
 from tinyface_core.picture.picture import DECODER_VERSION, Limits
 from tinyface_core.storage import ObjectError, Storage
 from tinyface_core.tables.claim import Claim
@@ -127,12 +127,10 @@ def asked_for(job: DetectArchive, storage: Storage) -> dict[str, Any]:
 def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, storage: Storage) -> Decided:
     """Settings of a new output: as asked for, the rest from the checkpoint and the machine."""
     model = locate(job.model or _default_model(runtime), storage)
-    network, spec = load_checkpoint(fetch(model, storage))  # whole: what does not fit is told before any write
-    if is_untrained(network):
-        raise CheckpointError(
-            f"--model {model.name}: its heads are zero, it would find nothing: it has ImageNet weights and was not "
-            "trained for faces. Train it: jobs/train.py --start-from."
-        )
+    path = fetch(model, storage)
+    spec = read_spec(path)
+    if not model.bundled:
+        _check_weights(model, path)
     limits = Limits()
     settings: dict[str, Any] = {
         "ellipses": "regressed_features" if spec.ellipses else "inscribed",
@@ -152,6 +150,18 @@ def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, sto
     if spec.advice is not None:
         log.info("what to expect of --min-score %g, %s", settings["min_score"], _advice(spec.advice, settings))
     return Decided(settings, model, runtime)
+
+
+def _check_weights(model: ModelAddress, path: Path) -> None:
+    """What does not fit is told before any write. Raises CheckpointError."""
+    from tinyface_core.model.checkpoint import is_untrained, load_checkpoint  # with torch, which takes seconds
+
+    network, _ = load_checkpoint(path)
+    if is_untrained(network):
+        raise CheckpointError(
+            f"--model {model.name}: its heads are zero, it would find nothing: it has ImageNet weights and was not "
+            "trained for faces. Train it: jobs/train.py --start-from."
+        )
 
 
 def _advice(advice: Advice, settings: Mapping[str, Any]) -> str:

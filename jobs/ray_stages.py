@@ -6,30 +6,23 @@ in silence. What concerns one picture is a value in its row; what must end the r
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
-import torch
 
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.read import read_unit
 from tinyface_core.archive.record import Part, Record, Unit, UnitEnd
-from tinyface_core.detect.detections import Detections
-from tinyface_core.detect.detector import DetectOptions, Detector
-from tinyface_core.detect.runtime import Runtime, is_out_of_memory
-from tinyface_core.errors import ErrorClass, InputError, PictureError, Stage, StorageError
+from tinyface_core.detect.options import DetectOptions, Runtime
+from tinyface_core.errors import InputError, PictureError, StorageError
 from tinyface_core.model.locate import ModelAddress, fetch
 from tinyface_core.picture.guard import DecodePool
-from tinyface_core.picture.picture import Limits, Picture
+from tinyface_core.picture.picture import Limits
 from tinyface_core.storage import Storage
 from tinyface_core.tables.plan_rows import unit_rows, units_from
 from tinyface_core.tables.rows import RowBuilder, records_table, stop_table
 from tinyface_core.tables.schema import record_schema
-
-log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 1 << 20  # encoded bytes that go to a detector at once: some seconds of a CPU, and even shares for all
 
@@ -112,35 +105,19 @@ class DetectFaces:
     """The actor: holds one detector and decodes ahead of it. Records -> rows, one a picture."""
 
     def __init__(self, detecting: Detecting) -> None:
-        torch.set_num_threads(detecting.threads)
+        # Here alone, as torch takes seconds and a third of a GB: readers and the driver do without.
+        from tinyface_core.detect.guarded import GuardedDetector
+
         path = fetch(detecting.model, detecting.storage, detecting.model_copies)
-        self.detector = Detector.load(path, detecting.options, detecting.runtime)
+        self.detect = GuardedDetector(path, detecting.options, detecting.runtime, detecting.threads)
         self.carried = detecting.carried
         self.decoders = DecodePool(detecting.decoders, detecting.limits).__enter__()
 
     def __call__(self, records: pa.Table) -> pa.Table:
         rows = RowBuilder(records, self.carried)
         for row, picture in self.decoders.decode_ahead(rows.encoded()):
-            rows.add(row, picture, None if isinstance(picture, PictureError) else self.detect(picture))
+            rows.add(row, picture, None if isinstance(picture, PictureError) else self.detect(picture.rgb_HW3))
         return rows.table()
-
-    def detect(self, picture: Picture) -> Detections | PictureError:
-        """The picture's faces, or why there are none."""
-        try:
-            return self.detector(picture.rgb_HW3)
-        except torch.AcceleratorError:  # the device stays broken for this process: another one must take over
-            log.exception("the accelerator failed on a picture of %d x %d px", picture.width, picture.height)
-            os._exit(1)
-        except Exception as error:
-            if is_out_of_memory(error):
-                why = f"{picture.width} x {picture.height} px, in the smallest tiles: {_first_line(error)}"
-                return PictureError(Stage.DETECT, ErrorClass.OUT_OF_MEMORY, why)
-            log.exception("detection failed on a picture of %d x %d px", picture.width, picture.height)
-            return PictureError(Stage.DETECT, ErrorClass.INTERNAL, f"{type(error).__name__}: {error}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def read_alone(unit: Unit, only: frozenset[int], reading: Reading) -> pa.Table:

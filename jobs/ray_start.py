@@ -26,7 +26,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from options import DetectArchive
 from signals import ending_on_signals
-from tinyface_core.detect.runtime import Device, Precision, Runtime, choose_runtime
+from tinyface_core.detect.options import Device, Precision, Runtime
 from tinyface_core.errors import ResourceError
 from tinyface_core.report.text import counted
 
@@ -200,8 +200,14 @@ class RaySession:
 
     def runtime(self, pool: Pool, device: Device, precision: Precision) -> Runtime:
         """What a detector would choose where it runs. Raises ResourceError: CUDA asked for and not there."""
+
+        def choose() -> Runtime:
+            from tinyface_core.detect.runtime import choose_runtime  # with torch, which the driver does without
+
+            return choose_runtime(device, precision)
+
         try:
-            runtime = run_as_detector(pool, choose_runtime, device, precision)
+            runtime = run_as_detector(pool, choose)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, ResourceError):
                 raise error.cause from error

@@ -24,7 +24,7 @@ from prepare import before_first_write
 from ray_start import Cluster, RaySession
 from ray_train import TrainingRun, fit
 from tinyface_core.errors import InputError, OutputError, ResourceError, StorageError
-from tinyface_core.model.checkpoint import find_bundled
+from tinyface_core.model.spec import find_bundled
 from tinyface_core.storage import ObjectError, Storage
 from tinyface_core.train.curves import draw_curves, write_tensorboard
 from tinyface_core.train.data import AnnotatedPicture, read_annotated

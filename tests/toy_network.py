@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinyface_core.detect.detector import DetectOptions, Detector
-from tinyface_core.detect.runtime import Runtime
+from tinyface_core.detect.detector import Detector
+from tinyface_core.detect.options import DetectOptions, Runtime
 from tinyface_core.geometry import CellGrid
-from tinyface_core.model.checkpoint import ModelSpec
-from tinyface_core.model.network import HRNetwork, NetworkConfig
-from tinyface_core.model.trunks import Trunk, TrunkConfig, TrunkName
+from tinyface_core.model.network import HRNetwork
+from tinyface_core.model.spec import ModelSpec, NetworkConfig, TrunkConfig, TrunkName
+from tinyface_core.model.trunks import Trunk
 from tinyface_core.templates import Template, TemplateSet
 
 FP32 = Runtime("cpu", "fp32", "for tests")

@@ -12,8 +12,9 @@ from PIL import Image
 
 from tests.toy_network import FP32
 from tinyface_core.detect.detections import Detections
-from tinyface_core.detect.detector import DetectOptions, Detector
-from tinyface_core.model.checkpoint import BUNDLED
+from tinyface_core.detect.detector import Detector
+from tinyface_core.detect.options import DetectOptions
+from tinyface_core.model.spec import BUNDLED
 from tinyface_core.train.fit_ellipses_truth import moved, turned_picture
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "archive" / "fellows"

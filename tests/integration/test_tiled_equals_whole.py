@@ -17,12 +17,13 @@ from PIL import Image
 from tests.compare import before_and_after_nms, largest_difference
 from tests.toy_network import FP32, calibrated
 from tinyface_core.detect.decode import Candidates
-from tinyface_core.detect.detector import DetectOptions, Detector
+from tinyface_core.detect.detector import Detector
+from tinyface_core.detect.options import DetectOptions
 from tinyface_core.detect.pyramid import Level, levels_for
 from tinyface_core.detect.tiling import tiles
-from tinyface_core.model.checkpoint import ModelSpec, find_bundled, load_checkpoint
-from tinyface_core.model.network import HRNetwork, NetworkConfig
-from tinyface_core.model.trunks import TrunkConfig
+from tinyface_core.model.checkpoint import load_checkpoint
+from tinyface_core.model.network import HRNetwork
+from tinyface_core.model.spec import ModelSpec, NetworkConfig, TrunkConfig, find_bundled
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY = ROOT / "benchmarks" / "memory.py"

@@ -15,18 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tinyface_core.errors import CheckpointError
-from tinyface_core.model.checkpoint import (
-    DecodingRule,
-    Defaults,
-    ModelSpec,
-    file_hash,
-    is_half,
-    load_checkpoint,
-    read_spec,
-    save_checkpoint,
-)
-from tinyface_core.model.network import HRNetwork, NetworkConfig
-from tinyface_core.model.trunks import TrunkConfig
+from tinyface_core.model.checkpoint import is_half, load_checkpoint, save_checkpoint
+from tinyface_core.model.network import HRNetwork
+from tinyface_core.model.spec import DecodingRule, Defaults, ModelSpec, NetworkConfig, TrunkConfig, file_hash, read_spec
 from tinyface_core.templates import Template, TemplateSet
 
 CONFIG = NetworkConfig(

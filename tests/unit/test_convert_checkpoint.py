@@ -10,7 +10,8 @@ import torch
 from convert_checkpoint import app
 from options import run_job
 from tinyface_core.model.checkpoint import load_checkpoint
-from tinyface_core.model.trunks import TrunkConfig, build_trunk
+from tinyface_core.model.spec import TrunkConfig
+from tinyface_core.model.trunks import build_trunk
 
 
 @pytest.fixture

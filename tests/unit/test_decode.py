@@ -14,8 +14,8 @@ from tinyface_core.detect.decode import Candidates, CellDecoder
 from tinyface_core.detect.pyramid import Level
 from tinyface_core.geometry import CellGrid, LevelSize
 from tinyface_core.model.cells import CellMap, Placed
-from tinyface_core.model.checkpoint import DecodingRule
 from tinyface_core.model.network import HeatMaps
+from tinyface_core.model.spec import DecodingRule
 from tinyface_core.templates import TemplateSet
 
 TEMPLATES = TemplateSet()

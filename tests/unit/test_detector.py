@@ -22,13 +22,14 @@ from tests.toy_network import (
 )
 from tinyface_core.detect.decode import Candidates
 from tinyface_core.detect.detections import Detections
-from tinyface_core.detect.detector import DetectOptions, Detector
+from tinyface_core.detect.detector import Detector
+from tinyface_core.detect.options import DetectOptions
 from tinyface_core.detect.pyramid import levels_for
 from tinyface_core.detect.tiling import tiles
 from tinyface_core.errors import CheckpointError, GeometryError, SettingsError
 from tinyface_core.model.checkpoint import save_checkpoint
 from tinyface_core.model.network import HeatMaps
-from tinyface_core.model.trunks import TrunkName
+from tinyface_core.model.spec import TrunkName
 from tinyface_core.templates import Template, TemplateSet
 
 SMALL = Template(24, 32, 1)  # (width, height): not square, so that a swap shows

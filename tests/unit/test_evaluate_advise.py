@@ -16,7 +16,8 @@ from tinyface_core.evaluate.advise import advise, default_score
 from tinyface_core.evaluate.matching import Found, Matches, match
 from tinyface_core.evaluate.truth import Truth, joined
 from tinyface_core.labels.forms import attributes_of
-from tinyface_core.model.checkpoint import file_hash, read_spec, save_checkpoint
+from tinyface_core.model.checkpoint import save_checkpoint
+from tinyface_core.model.spec import file_hash, read_spec
 
 FACES = [[0, 0, 10, 10], [20, 0, 10, 12], [40, 0, 50, 50], [0, 20, 8, 8]]
 INVALID = [0, 0, 0, 1]

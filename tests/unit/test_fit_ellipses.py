@@ -19,8 +19,9 @@ from PIL import Image
 from fit_ellipses import app
 from options import run_job
 from tests.toy_network import FP32, bright_detector, bright_picture, calibrated, cloudy_picture
-from tinyface_core.detect.detector import DetectOptions, Detector
+from tinyface_core.detect.detector import Detector
 from tinyface_core.detect.ellipse import Ellipses, around, from_targets, inscribed
+from tinyface_core.detect.options import DetectOptions
 from tinyface_core.errors import CheckpointError, InputError
 from tinyface_core.evaluate.fddb_files import read_truth
 from tinyface_core.model.checkpoint import load_checkpoint, save_checkpoint

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from tests.unit.matconvnet_files import BLOCKS, EPSILON, MEAN, Record, Values, array, cell, resnet, save, vgg16
 from tinyface_core.errors import CheckpointError
-from tinyface_core.model.checkpoint import DecodingRule, ModelSpec
 from tinyface_core.model.network import HeatMaps, HRNetwork
+from tinyface_core.model.spec import DecodingRule, ModelSpec
 from tinyface_core.model.third_party import convert
 from tinyface_core.templates import PUBLISHED
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinyface_core.geometry import CellGrid
-from tinyface_core.model.network import HeatMaps, HRNetwork, NetworkConfig
-from tinyface_core.model.trunks import TrunkConfig, TrunkName
+from tinyface_core.model.network import HeatMaps, HRNetwork
+from tinyface_core.model.spec import NetworkConfig, TrunkConfig, TrunkName
 
 MSRA = TrunkConfig("resnet50", stride_in_1x1=True, pool_after=True)
 OURS: list[TrunkName] = ["resnet50", "resnet101", "vgg16", "mobilenet_v2"]

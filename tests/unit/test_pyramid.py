@@ -9,7 +9,7 @@ import pytest
 
 from tinyface_core.detect.pyramid import adaptive_zooms, levels_for, smallest_face_px
 from tinyface_core.errors import SettingsError
-from tinyface_core.model.checkpoint import LevelHeights
+from tinyface_core.model.spec import LevelHeights
 from tinyface_core.templates import TemplateSet
 
 TEMPLATES = TemplateSet()

@@ -14,9 +14,10 @@ from torch import nn
 
 from tests.toy_network import calibrated, cloudy_picture
 from tinyface_core.detect import runtime
-from tinyface_core.detect.runtime import Runtime, choose_runtime, give_memory_back, is_out_of_memory, prepare
+from tinyface_core.detect.options import Runtime
+from tinyface_core.detect.runtime import choose_runtime, give_memory_back, is_out_of_memory, prepare
 from tinyface_core.errors import ResourceError
-from tinyface_core.model.trunks import TrunkName
+from tinyface_core.model.spec import TrunkName
 
 FP32 = Runtime("cpu", "fp32", "for tests")
 BF16 = Runtime("cpu", "bf16", "for tests")
@@ -84,9 +85,9 @@ def test_options_override_device_and_precision_each_alone(machine: Machine, capl
     assert choose_runtime("cpu").precision == "bf16"
     assert choose_runtime("cpu", "fp32") == Runtime("cpu", "fp32", "asked for by option")
     assert choose_runtime(precision="fp16") == Runtime("cuda", "fp16", "asked for by option")
-    assert choose_runtime("cuda", "fp32").dtype == torch.float32
+    assert choose_runtime("cuda", "fp32").precision == "fp32"
     machine.has()
-    assert choose_runtime("cpu", "bf16").dtype == torch.bfloat16
+    assert choose_runtime("cpu", "bf16").precision == "bf16"
 
 
 def test_a_gpu_that_an_option_leaves_idle_is_a_warning(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:

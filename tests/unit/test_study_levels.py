@@ -15,11 +15,13 @@ from PIL import Image
 from options import run_job
 from study import app
 from tests.toy_network import FP32, bright_detector, bright_picture, calibrated, cloudy_picture, toy_detector
-from tinyface_core.detect.detector import DetectOptions, Detector
+from tinyface_core.detect.detector import Detector
+from tinyface_core.detect.options import DetectOptions
 from tinyface_core.errors import SettingsError
 from tinyface_core.evaluate.matching import Found, match
 from tinyface_core.evaluate.truth import joined
-from tinyface_core.model.checkpoint import Defaults, read_spec, save_checkpoint
+from tinyface_core.model.checkpoint import save_checkpoint
+from tinyface_core.model.spec import Defaults, read_spec
 from tinyface_core.studies import levels as levels_module
 from tinyface_core.studies.level_boxes import LevelBoxes, Looked, load, look, save
 from tinyface_core.studies.level_choices import ANY, Choice, alone, as_limits, chosen, limited, rows, told

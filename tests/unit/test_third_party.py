@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tinyface_core.errors import CheckpointError
-from tinyface_core.model.checkpoint import DecodingRule, ModelSpec, load_checkpoint, save_checkpoint
+from tinyface_core.model.checkpoint import load_checkpoint, save_checkpoint
 from tinyface_core.model.network import HeatMaps, HRNetwork
+from tinyface_core.model.spec import DecodingRule, ModelSpec
 from tinyface_core.model.third_party import convert
 from tinyface_core.templates import TemplateSet
 

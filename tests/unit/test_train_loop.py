@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from tinyface_core.errors import CheckpointError, SettingsError
 from tinyface_core.model.checkpoint import load_checkpoint, save_checkpoint
-from tinyface_core.model.network import HRNetwork, NetworkConfig
-from tinyface_core.model.trunks import TrunkConfig
+from tinyface_core.model.network import HRNetwork
+from tinyface_core.model.spec import NetworkConfig, TrunkConfig
 from tinyface_core.templates import TemplateSet
 from tinyface_core.train.crops import CropSettings
 from tinyface_core.train.data import AnnotatedPicture, PictureCache

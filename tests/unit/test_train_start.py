@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tinyface_core.errors import CheckpointError
-from tinyface_core.model.checkpoint import find_bundled, save_checkpoint
+from tinyface_core.model.checkpoint import save_checkpoint
 from tinyface_core.model.network import HRNetwork
+from tinyface_core.model.spec import find_bundled
 from tinyface_core.templates import PUBLISHED, Template, TemplateSet
 from tinyface_core.train.presets import preset
 from tinyface_core.train.start import starting_network

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinyface_core.errors import CheckpointError
-from tinyface_core.model.trunks import STRIDES, Trunk, TrunkConfig, build_trunk, load_imagenet
+from tinyface_core.model.spec import TrunkConfig
+from tinyface_core.model.trunks import STRIDES, Trunk, build_trunk, load_imagenet
 
 WEIGHTS = Path(__file__).resolve().parents[3] / "shared" / "weights"
 RESNET50 = WEIGHTS / "resnet50_imagenet" / "resnet50_trunk_layer3_fp16.safetensors"

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tinyface_core.detect.pyramid import Level
 from tinyface_core.geometry import CellGrid
-from tinyface_core.model.checkpoint import DecodingRule
 from tinyface_core.model.network import HeatMaps
+from tinyface_core.model.spec import DecodingRule
 from tinyface_core.templates import TemplateSet
 
 

@@ -8,7 +8,7 @@ Knows nothing of files, archives or Ray. Paper: section 4.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,10 @@ from tinyface_core import boxes
 from tinyface_core.detect.decode import Candidates, CellDecoder
 from tinyface_core.detect.detections import Detections
 from tinyface_core.detect.ellipse import from_targets
+from tinyface_core.detect.options import DetectOptions, Runtime
 from tinyface_core.detect.pyramid import Level, Zooms, levels_for, smallest_face_px
 from tinyface_core.detect.resize import resize_region
 from tinyface_core.detect.runtime import (
-    Runtime,
     choose_runtime,
     give_device_memory_back,
     give_memory_back,
@@ -33,26 +33,13 @@ from tinyface_core.detect.runtime import (
 )
 from tinyface_core.detect.tiling import Tile, tiles
 from tinyface_core.errors import GeometryError
-from tinyface_core.model.checkpoint import ModelSpec, find_bundled, load_checkpoint
+from tinyface_core.model.checkpoint import load_checkpoint
 from tinyface_core.model.network import HRNetwork
+from tinyface_core.model.spec import ModelSpec, find_bundled
 
 log = logging.getLogger(__name__)
 
-TILE_PX = 3840 * 2160  # a 1080p picture at 2x: nothing larger is ever computed at once
 LEAST_HALOS = 4  # in the side of a tile: in smaller ones more than three quarters would be computed in vain
-
-
-@dataclass(frozen=True)
-class DetectOptions:
-    """None: the checkpoint's default.
-
-    min_score: exclusive. nms_iou: suppressed strictly above. tile_px: pixels computed at once, at most.
-    """
-
-    min_score: float | None = None
-    nms_iou: float | None = None
-    zooms: Zooms | None = None
-    tile_px: int = TILE_PX
 
 
 class Detector:

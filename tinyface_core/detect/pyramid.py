@@ -13,7 +13,7 @@ from typing import Literal
 
 from tinyface_core.errors import SettingsError
 from tinyface_core.geometry import LevelSize
-from tinyface_core.model.checkpoint import LevelHeights
+from tinyface_core.model.spec import LevelHeights
 from tinyface_core.templates import TemplateSet
 
 _REACH = 0.7  # a template finds faces down to this share of its height: IoU 0.5 in both sides

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, cast
@@ -14,31 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from tinyface_core.detect.options import Device, Precision, Runtime
 from tinyface_core.errors import ResourceError
 from tinyface_core.model.network import HRNetwork
 
 log = logging.getLogger(__name__)
 
-Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # How torch says that there is no memory where it has no exception of its own for it.
 _NO_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 DEVICES = Path("/dev")  # where Linux shows NVIDIA's cards as nvidia0, nvidia1, ...
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """Where and how exactly to compute, and why so."""
-
-    device: Literal["cpu", "cuda"]
-    precision: Literal["fp32", "bf16", "fp16"]
-    reason: str
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return DTYPES[self.precision]
 
 
 def choose_runtime(device: Device = "auto", precision: Precision = "auto") -> Runtime:
@@ -109,7 +94,7 @@ def prepare(network: HRNetwork, runtime: Runtime) -> HRNetwork:
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if module not in inside:
-                module.to(runtime.dtype)
+                module.to(DTYPES[runtime.precision])
             module.register_forward_pre_hook(_input_as_weight)
     return network
 

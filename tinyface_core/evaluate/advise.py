@@ -19,7 +19,8 @@ from tinyface_core.errors import InputError
 from tinyface_core.evaluate.matching import Matches
 from tinyface_core.evaluate.truth import ALL, HEIGHTS_PX, Truth, height_name
 from tinyface_core.model.advice import Advice, HeightAdvice
-from tinyface_core.model.checkpoint import file_hash, load_checkpoint, save_checkpoint
+from tinyface_core.model.checkpoint import load_checkpoint, save_checkpoint
+from tinyface_core.model.spec import file_hash
 
 STEP = 0.05
 

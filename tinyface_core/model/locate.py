@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from tinyface_core.errors import CheckpointError, StorageError
-from tinyface_core.model.checkpoint import bundled_names, file_hash, find_bundled, read_spec
+from tinyface_core.model.spec import bundled_names, file_hash, find_bundled, read_spec
 from tinyface_core.storage import ObjectError, Storage, unsigned
 
 

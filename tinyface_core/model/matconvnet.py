@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from tinyface_core.errors import CheckpointError
-from tinyface_core.model.checkpoint import DecodingRule, ModelSpec
 from tinyface_core.model.dag_file import DagFile, open_dag
 from tinyface_core.model.inventory import Inventory
-from tinyface_core.model.network import HRNetwork, NetworkConfig, enlarging_kernel
-from tinyface_core.model.trunks import Bottleneck, ResNet, TrunkConfig, TrunkName
+from tinyface_core.model.network import HRNetwork, enlarging_kernel
+from tinyface_core.model.spec import DecodingRule, ModelSpec, NetworkConfig, TrunkConfig, TrunkName
+from tinyface_core.model.trunks import Bottleneck, ResNet
 from tinyface_core.templates import Template, TemplateSet
 
 # A parameter that only this trunk has, the deepest first.

@@ -6,7 +6,7 @@ Paper: section 4, "Architecture": 1x1 convolutions on res3 and res4, the res4 sc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,27 +14,10 @@ from torch.nn import functional as F
 
 from tinyface_core.geometry import CellGrid, multiple_above
 from tinyface_core.model.cells import AROUND, CellMap, Placed
-from tinyface_core.model.trunks import TrunkConfig, build_trunk
+from tinyface_core.model.spec import NetworkConfig
+from tinyface_core.model.trunks import build_trunk
 
-WIDER_MEAN = (119.30, 110.55, 101.84)
 ELLIPSE_TARGETS = 5  # detect/ellipse.py says which
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """mean, std: of RGB 0..255, taken off and divided. heads: strides of the features that have one.
-
-    outputs: templates. enlargement: "aligned" puts a coarse score exactly where its cell looks; "transposed" is the
-    fixed 4-tap transposed convolution of imported checkpoints, `crop` of it (before, after) cut off.
-    """
-
-    trunk: TrunkConfig = TrunkConfig()
-    heads: tuple[int, ...] = (8, 16)
-    outputs: int = 25
-    mean: tuple[float, float, float] = WIDER_MEAN
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    enlargement: Literal["aligned", "transposed"] = "aligned"
-    crop: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tinyface_core.errors import CheckpointError
-from tinyface_core.model.checkpoint import DecodingRule, ModelSpec, file_hash
 from tinyface_core.model.inventory import Inventory
 from tinyface_core.model.matconvnet import read_matconvnet
-from tinyface_core.model.network import HRNetwork, NetworkConfig, enlarging_kernel
-from tinyface_core.model.trunks import TrunkConfig, TrunkName
+from tinyface_core.model.network import HRNetwork, enlarging_kernel
+from tinyface_core.model.spec import DecodingRule, ModelSpec, NetworkConfig, TrunkConfig, TrunkName, file_hash
 
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)

@@ -8,9 +8,8 @@ Paper: section 4, "Architecture" (res5 and later are removed).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,24 +17,9 @@ from torch.nn import functional as F
 
 from tinyface_core.errors import CheckpointError
 from tinyface_core.geometry import CellGrid, Window
+from tinyface_core.model.spec import TrunkConfig
 
 STRIDES = (4, 8, 16)
-TrunkName = Literal["resnet50", "resnet101", "vgg16", "mobilenet_v2"]
-
-
-@dataclass(frozen=True)
-class TrunkConfig:
-    """Which trunk, in which form.
-
-    stride_in_1x1: ResNet's first 1x1 of a block carries the stride (MSRA/Caffe form); else its 3x3 (torchvision).
-    bn_eps: epsilon of the ResNet's or MobileNet's batch-norm. pool_after: the ResNet's max pooling pads one pixel
-    behind only, in ceil mode (MatConvNet form); else one on each side.
-    """
-
-    name: TrunkName = "resnet50"
-    stride_in_1x1: bool = False
-    bn_eps: float = 1e-5
-    pool_after: bool = False
 
 
 class Trunk(nn.Module):

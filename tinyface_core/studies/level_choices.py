@@ -16,7 +16,7 @@ import torch
 from tinyface_core import boxes
 from tinyface_core.errors import SettingsError
 from tinyface_core.evaluate.matching import Found
-from tinyface_core.model.checkpoint import Defaults, LevelHeights
+from tinyface_core.model.spec import Defaults, LevelHeights
 from tinyface_core.studies.level_boxes import Looked
 
 Heights = tuple[float, float]  # px: from, up to below

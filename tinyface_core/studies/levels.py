@@ -21,13 +21,14 @@ from typing import TypeVar
 
 import torch
 
-from tinyface_core.detect.detector import DetectOptions, Detector
+from tinyface_core.detect.detector import Detector
+from tinyface_core.detect.options import DetectOptions
 from tinyface_core.errors import InputError, OutputError, SettingsError
 from tinyface_core.evaluate.curves import curve
 from tinyface_core.evaluate.matching import Found, match
 from tinyface_core.evaluate.truth import ALL, HEIGHTS_PX, LEVELS, Truth, height_name, read_truth
 from tinyface_core.labels.forms import read_lines
-from tinyface_core.model.checkpoint import Defaults, file_hash, find_bundled, read_spec
+from tinyface_core.model.spec import Defaults, file_hash, find_bundled, read_spec
 from tinyface_core.picture.decode import decode
 from tinyface_core.picture.picture import Picture
 from tinyface_core.studies.level_boxes import load, look, save

@@ -23,8 +23,9 @@ from scipy.linalg import cho_factor, cho_solve
 from torch import nn
 
 from tinyface_core import boxes
-from tinyface_core.detect.detector import DetectOptions, Detector
+from tinyface_core.detect.detector import Detector
 from tinyface_core.detect.ellipse import around, targets_of
+from tinyface_core.detect.options import DetectOptions
 from tinyface_core.detect.pyramid import levels_for
 from tinyface_core.errors import InputError
 from tinyface_core.train.fit_ellipses_truth import Truth

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tinyface_core.errors import SettingsError
-from tinyface_core.model.checkpoint import Defaults, ModelSpec
-from tinyface_core.model.network import NetworkConfig
-from tinyface_core.model.trunks import TrunkConfig
+from tinyface_core.model.spec import Defaults, ModelSpec, NetworkConfig, TrunkConfig
 from tinyface_core.templates import WITH_TINY, TemplateSet
 from tinyface_core.train.crops import CropSettings
 from tinyface_core.train.loss import LossSettings

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tinyface_core.errors import CheckpointError
-from tinyface_core.model.checkpoint import ModelSpec, is_checkpoint, load_checkpoint
+from tinyface_core.model.checkpoint import load_checkpoint
 from tinyface_core.model.network import HRNetwork
+from tinyface_core.model.spec import ModelSpec, is_checkpoint
 from tinyface_core.model.trunks import load_imagenet
 from tinyface_core.train.loss import start_heads
 from tinyface_core.train.presets import TrainSettings

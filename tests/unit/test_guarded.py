@@ -1,16 +1,18 @@
-"""What the detecting stage makes of a detector that fails on a picture."""
+"""What a detector that fails on a picture becomes, and what the driver does without."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
-from ray_stages import DetectFaces
+from tests.layout.source import ROOT
+from tinyface_core.detect.guarded import GuardedDetector
 from tinyface_core.errors import ErrorClass, PictureError, Stage
-from tinyface_core.picture.picture import Picture
 
 
 @pytest.mark.parametrize(
@@ -34,9 +36,15 @@ def test_a_picture_that_the_detector_fails_on_is_an_error_row(error: Exception, 
     def fails(rgb_HW3: object) -> None:
         raise error
 
-    stage = DetectFaces.__new__(DetectFaces)
-    stage.detector = cast(Any, fails)
-    result = stage.detect(Picture(np.zeros((30, 40, 3), np.uint8), "jpeg"))
+    guarded = GuardedDetector.__new__(GuardedDetector)
+    guarded.detector = cast(Any, fails)
+    result = guarded(np.zeros((30, 40, 3), np.uint8))
     assert isinstance(result, PictureError)
     assert (result.stage, result.error_class) == (Stage.DETECT, wanted)
     assert said in result.message
+
+
+def test_the_driver_does_without_torch() -> None:
+    """It takes seconds to import and a third of a GB, and only detectors need it."""
+    script = "import sys, detect_archive; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT / "jobs", check=True)

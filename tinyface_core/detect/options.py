@@ -1,0 +1,34 @@
+"""What a detector is asked for, and where it computes. Plain values, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tinyface_core.detect.pyramid import Zooms
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+TILE_PX = 3840 * 2160  # a 1080p picture at 2x: nothing larger is ever computed at once
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how exactly to compute, and why so."""
+
+    device: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "bf16", "fp16"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class DetectOptions:
+    """None: the checkpoint's default.
+
+    min_score: exclusive. nms_iou: suppressed strictly above. tile_px: pixels computed at once, at most.
+    """
+
+    min_score: float | None = None
+    nms_iou: float | None = None
+    zooms: Zooms | None = None
+    tile_px: int = TILE_PX
