@@ -154,7 +154,7 @@ def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, sto
 
 def _check_weights(model: ModelAddress, path: Path) -> None:
     """What does not fit is told before any write. Raises CheckpointError."""
-    from tinyface_core.model.checkpoint import is_untrained, load_checkpoint  # with torch, which takes seconds
+    from tinyface_core.model.checkpoint import is_untrained, load_checkpoint  # with torch, for such models alone
 
     network, _ = load_checkpoint(path)
     if is_untrained(network):

@@ -105,7 +105,7 @@ class DetectFaces:
     """The actor: holds one detector and decodes ahead of it. Records -> rows, one a picture."""
 
     def __init__(self, detecting: Detecting) -> None:
-        # Here alone, as torch takes seconds and a third of a GB: readers and the driver do without.
+        # Here alone, as torch takes a second and more, and 120 MB: readers and the driver do without.
         from tinyface_core.detect.guarded import GuardedDetector
 
         path = fetch(detecting.model, detecting.storage, detecting.model_copies)

@@ -45,6 +45,6 @@ def test_a_picture_that_the_detector_fails_on_is_an_error_row(error: Exception, 
 
 
 def test_the_driver_does_without_torch() -> None:
-    """It takes seconds to import and a third of a GB, and only detectors need it."""
+    """It takes a second and more to import, and 120 MB; only detectors need it."""
     script = "import sys, detect_archive; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT / "jobs", check=True)
