@@ -1,6 +1,6 @@
 """What a model is, without its weights: the JSON in a checkpoint's metadata. Knows nothing of torch.
 
-Torch takes a second and more to import, and 120 MB: what only asks for a model's name, templates or defaults needs none.
+Torch takes a second and more to import, and 120 MB; who only asks for a name, templates or defaults needs none of it.
 A file that does not fit is refused with the reason. The weights: checkpoint.py.
 """
 
