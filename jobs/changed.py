@@ -10,9 +10,10 @@ from dataclasses import replace
 from prepare import Run
 from ray_start import Pool
 from tinyface_core.archive.record import Source
-from tinyface_core.errors import ResourceError, StopRun
+from tinyface_core.errors import ResourceError, StopRun, TooManyErrors
 from tinyface_core.report.text import counted
 from tinyface_core.storage import ObjectError, Storage
+from tinyface_core.tables.unit_tables import UnitTotals, sum_totals
 from to_do import ToDo, find_to_do
 from work import CHANGED_MOST, Worked, work
 
@@ -37,7 +38,21 @@ def work_all(run: Run, sources: Iterable[Source], choose: Callable[[], Pool]) ->
         to_do = find_to_do(run, changed, again=True)
     if len(worked.changed) >= CHANGED_MOST:
         log.warning("more sources changed while they were read than one run takes up: run the same command again")
+    judge(sum_totals(to_do.totals.values()), run.job.max_error_share)
     return to_do, worked
+
+
+def judge(totals: UnitTotals, most: float | None) -> None:
+    """The whole output: a run that failed must not be well when it is run again, with nothing to do.
+
+    Raises TooManyErrors: more than this share are error rows.
+    """
+    errors = sum(totals.errors.values())
+    if most is not None and errors > most * totals.pictures:
+        raise TooManyErrors(
+            f"{errors} of {totals.pictures} pictures of the output are error rows, above --max-error-share {most:g}. "
+            "See error_class in the images table, mend the cause and run it again with --retry errors."
+        )
 
 
 def _chosen(choose: Callable[[], Pool]) -> Pool:

@@ -34,7 +34,7 @@ class ToDo:
 
     retry: whether error rows are tried again. planned, units, pictures: counts of the plan's units, of those to do,
     and of their pictures at most (estimated for archives). totals: unit -> counts of all that is committed; the commit
-    loop adds to it.
+    loop adds to it. unlisted: units of archives that no input names today; their rows stay as they are.
     """
 
     plan: Plan
@@ -46,6 +46,7 @@ class ToDo:
     limit: int | None
     retry: bool = False
     removed: Removed = Removed()
+    unlisted: frozenset[str] = frozenset()
     totals: dict[str, UnitTotals] = field(default_factory=dict)
     planned: int = 0
     units: int = 0
@@ -57,8 +58,9 @@ class ToDo:
             self.planned += 1
             expected = expected_pictures(unit)
             within, reached = self.limit is None or reached < self.limit, reached + expected
+            if (record := self.records.get(unit.name)) is not None:
+                self.totals[unit.name] = record.totals
             if self._is_done(unit):
-                self.totals[unit.name] = self.records[unit.name].totals
                 if not (within and self._is_retried(unit)):
                     done += 1
                     continue
@@ -120,11 +122,20 @@ class ToDo:
         return self._is_done(unit) and not self._is_retried(unit)
 
     def _is_retried(self, unit: Unit) -> bool:
-        return self.retry and bool(self.records[unit.name].totals.errors)
+        return self.retry and bool(self.records[unit.name].totals.errors) and not self._is_left(unit)
 
     def _is_done(self, unit: Unit) -> bool:
         record = self.records.get(unit.name)
-        return record is not None and record.is_done(self.settings_hash, self.hash_of(unit))
+        if record is None:
+            return False
+        return record.is_done(self.settings_hash, self.hash_of(unit)) or self._is_left(unit)
+
+    def _is_left(self, unit: Unit) -> bool:
+        """Whether its archive is not listed today, and its rows are of another candidate filter."""
+        record = self.records[unit.name]
+        if unit.name not in self.unlisted or record.settings_hash != self.settings_hash:
+            return False
+        return record.sources_hash != self.hash_of(unit)
 
 
 def find_to_do(run: Run, sources: Iterable[Source], *, again: bool = False) -> ToDo:
@@ -166,6 +177,7 @@ def find_to_do(run: Run, sources: Iterable[Source], *, again: bool = False) -> T
         run.job.limit,
         run.job.retry == "errors" and not again,
         run.removed,
+        change.unlisted,
     )
     if change.units_unchanged or change.retired:
         run.committer.sweep(plan.names(), to_do.commits())

@@ -211,7 +211,8 @@ class CommitLoop:
         if most is not None and pictures and (at_end or pictures >= JUDGED_FROM) and errors > most * pictures:
             raise TooManyErrors(
                 f"{errors} of {pictures} pictures of this run are error rows, above --max-error-share {most:g}. "
-                "They are committed; see error_class in the images table, mend the cause and write to a new --output."
+                "They are committed; see error_class in the images table, mend the cause and run it again with "
+                "--retry errors."
             )
 
 

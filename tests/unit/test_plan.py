@@ -229,6 +229,9 @@ def test_any_sequence_of_listings_gives_what_the_model_gives(
             counted = (change.sources_new, change.sources_changed, change.sources_unchanged, change.sources_gone)
             assert counted == (new, changed, unchanged, gone)
             assert set(change.retired) == retired
+            uris = {source.uri for source in listing}
+            unlisted = {n for n, unit in model.units.items() if not unit.is_loose and unit.sources[0].uri not in uris}
+            assert change.unlisted == unlisted
             assert change.units_changed + change.units_unchanged + len(change.retired) == len(before)
             assert change.units_new + change.units_changed + change.units_unchanged == len(model.units)
 

@@ -37,7 +37,8 @@ class PlanChange:
 
     generation: None when nothing was new. sources_gone: planned, but not in today's listing; they stay, or were pruned.
     units_changed: written again under their name with new versions. retired: names of the units taken out because
-    an archive changed (its new units may bear the same names).
+    an archive changed (its new units may bear the same names). unlisted: of the units that stay, those of archives that
+    the listing does not name.
     """
 
     generation: int | None
@@ -49,6 +50,7 @@ class PlanChange:
     units_changed: int
     units_unchanged: int
     retired: tuple[str, ...]
+    unlisted: frozenset[str] = frozenset()
 
 
 class Plan:
@@ -152,6 +154,7 @@ class Plan:
             units_changed=changed,
             units_unchanged=len(names) - changed - len(retired),
             retired=retired,
+            unlisted=frozenset(names[number] for number in diff.unlisted()) - set(retired),
         )
 
     def units(self) -> Iterator[Unit]:
