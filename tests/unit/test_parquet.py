@@ -190,3 +190,79 @@ def test_an_archive_in_a_row_is_refused_by_its_name_as_in_other_archives(tmp_pat
     records, _ = read(source)
     assert errors(records) == [("b.tar", "unsupported")]
     assert good(records) == [("a.jpg", b"1"), ("c.jpg", b"2")]
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["column", "in a struct"])
+def test_pictures_behind_a_dictionary(tmp_path: Path, wrapped: bool) -> None:
+    """As pandas writes categories; below a folder such a file was skipped in silence."""
+    data = pa.array([b"1", b"2", None, b"1"]).dictionary_encode()
+    names = pa.array(["a", "b", "c", "d"])
+    columns = {"image": pa.StructArray.from_arrays([data, names], ["bytes", "path"])} if wrapped else {"image": data}
+    source = save(tmp_path / "a.parquet", table_bytes(**columns, key=names.dictionary_encode()))
+    records, _ = read(source, carry=["key"])
+    assert (good(records), errors(records)) == ([("a", b"1"), ("b", b"2"), ("d", b"1")], [("c", "unreadable")])
+    assert [record.carried["key"] for record in records] == ["a", "b", "c", "d"]
+
+
+def test_a_dictionary_counts_once_for_what_a_file_may_unpack_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for each few rows that are read of it."""
+    monkeypatch.setattr("tinyface_core.archive.parquet.RATIO_FROM_BYTES", 0)
+    monkeypatch.setattr("tinyface_core.archive.parquet.MAX_RATIO", 2)
+    pictures = [some_bytes(number) for number in range(40)]
+    source = save(tmp_path / "a.parquet", table_bytes(40, image=pa.array(pictures).dictionary_encode()))
+    assert [data for _, data in good(read(source)[0])] == pictures
+
+
+def with_rows(data: bytes, *, file: int, group: int, of: int) -> bytes:
+    """The file with the rows that its footer tells of, in whole and for its one group of `of` rows, told anew."""
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    in_file = data.index(bytes([0x16, 2 * of, 0x19]), start)  # field 3: an i64, then the list of row groups
+    in_group = data.rindex(bytes([0x16, 2 * of]), start)  # the last one of the only group
+    changed = bytearray(data)
+    changed[in_file + 1], changed[in_group + 1] = 2 * file, 2 * group
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("file", "group", "rows", "told"),
+    [
+        (6, 6, 6, None),
+        (4, 6, 6, "its row groups have 6 rows, the footer says 4"),
+        (10, 6, 6, "its row groups have 6 rows, the footer says 10"),
+        (6, 4, 4, "its row groups have 4 rows, the footer says 6"),
+        (6, 10, 6, "row group 0 holds 6 rows, the footer says 10"),
+        (10, 10, 6, "row group 0 holds 6 rows, the footer says 10"),
+    ],
+)
+def test_a_footer_that_lies_about_its_rows_is_told_once(
+    tmp_path: Path, file: int, group: int, rows: int, told: str | None
+) -> None:
+    """Rows went missing without a word."""
+    pictures = [some_bytes(number, 30) for number in range(6)]
+    buffer = io.BytesIO()
+    options = {"store_schema": False, "use_dictionary": False, "write_statistics": False}
+    pq.write_table(pa.table({"image": pictures}), buffer, **options)
+    source = save(tmp_path / "a.parquet", with_rows(buffer.getvalue(), file=file, group=group, of=6))
+    for units in ([whole(source)], [Unit((source,), 0, 3), Unit((source,), 3, None)]):
+        records = [record for unit in units for record in read(unit)[0]]
+        assert [data for _, data in good(records)] == pictures[:rows]
+        broken = [record for record in records if record.error is not None]
+        assert errors(broken) == ([] if told is None else [(None, "corrupt")])
+        assert [told in str(record.error) for record in broken if told] == [True] * len(broken)
+
+
+@pytest.mark.parametrize("doubled", ["image", "path", "note"])
+def test_two_columns_of_one_name_are_unsupported_where_the_name_is_asked_for(tmp_path: Path, doubled: str) -> None:
+    names = ["image", "path", "note", doubled]
+    table = pa.Table.from_arrays(
+        [pa.array([b"1"], pa.binary()) if n == "image" else pa.array(["a"]) for n in names], names
+    )
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    source = save(tmp_path / "a.parquet", buffer.getvalue())
+    (record,), _ = read(source, carry=["note"])
+    assert errors([record]) == [(None, "unsupported")]
+    assert f"2 columns are called '{doubled}'" in str(record.error)
+    assert doubled != "note" or good(read(source)[0]) == [("a", b"1")]

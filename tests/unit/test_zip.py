@@ -6,13 +6,17 @@ import base64
 import io
 import struct
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from tests.unit.archives import cuts, errors, good, read, save, some_bytes, some_members, zip_bytes
+from tests.unit.archives import Members, cuts, errors, good, read, save, some_bytes, some_members, zip_bytes
+from tinyface_core.archive import zip_end
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.record import Unit, image_id_of
+from tinyface_core.archive.units import cut_units
+from tinyface_core.storage import Storage
 
 
 def flagged(data: bytes, flag: int, member: int = 0) -> bytes:
@@ -229,3 +233,149 @@ def test_a_member_without_a_name_is_a_member(tmp_path: Path) -> None:
     """The library ends a name at a NUL, and its own test for folders fails at an empty one."""
     data = zip_bytes([("zz", b"1"), ("a.jpg", b"2")]).replace(b"zz", b"\0z")
     assert good(read(save(tmp_path / "a.zip", data))[0]) == [("\0z", b"1"), ("a.jpg", b"2")]
+
+
+def with_comment(data: bytes, comment: bytes) -> bytes:
+    return data[:-2] + struct.pack("<H", len(comment)) + comment
+
+
+def with_directory_of(data: bytes, keep: Iterable[int], before: bytes = b"") -> bytes:
+    """The zip with only these members in its directory, in this order; `before` stands before the directory."""
+    start, end = data.index(b"PK\1\2"), data.rindex(b"PK\5\6")
+    entries, at = [], start
+    while at < end:
+        stop = at + 46 + sum(struct.unpack_from("<HHH", data, at + 28))
+        entries.append(data[at:stop])
+        at = stop
+    kept = [entries[place] for place in keep]
+    size, place = sum(map(len, kept)), start + len(before)
+    end_record = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, len(kept), len(kept), size, place, 0)
+    return data[:start] + before + b"".join(kept) + end_record
+
+
+def streamed(members: Members) -> bytes:
+    """As written to a pipe: sizes stand behind the data, in descriptors."""
+
+    class Pipe(io.BytesIO):
+        def tell(self) -> int:
+            raise OSError("a pipe")
+
+    buffer = Pipe()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def padded(members: Members, size: int = 300) -> bytes:
+    """With an extra field that only the local headers have, as zipalign writes it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in members:
+            info = zipfile.ZipInfo(name)
+            info.extra = struct.pack("<HH", 0xD935, size) + bytes(size)
+            archive.writestr(info, data)
+            info.extra = b""
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        b"hello PK\5\6 world",
+        b"PK\5\6" + bytes(18),  # an end record of an empty zip, and it ends with the file
+        b"PK\5\6" + bytes(40),
+        b"PK\5\6" + struct.pack("<4H2LH", 0, 0, 1, 1, 50, 10, 0),  # of a directory that is not there
+        b"PK\5\6" * 10_000,
+    ],
+    ids=["words", "empty zip", "zeros", "no directory", "many"],
+)
+def test_a_comment_that_looks_like_an_end_is_a_comment(tmp_path: Path, comment: bytes) -> None:
+    """Of 20 pictures there was no row, and no error."""
+    members = some_members(20)
+    data = with_comment(zip_bytes(members), comment)
+    for behind in (b"", b"\0" * 100)[: 1 if len(comment) > 10_000 else 2]:  # nothing tells it from 10,000 others then
+        records, end = read(save(tmp_path / "a.zip", data + behind))
+        assert (good(records), end.count) == (members, 20)
+
+
+MEMBERS = some_members(6)
+ZIP, OTHER = zip_bytes(MEMBERS), zip_bytes([("other.jpg", some_bytes(99))])
+LEFT_OUT = {  # bytes -> members that are read
+    "joined": (OTHER + ZIP, MEMBERS),
+    "joined, of one name": (ZIP + ZIP, MEMBERS),
+    "joined, the end of the second lost": (ZIP + OTHER[:-22], MEMBERS),
+    "the first not named": (with_directory_of(ZIP, range(3, 6)), MEMBERS[3:]),
+    "the last not named": (with_directory_of(ZIP, range(3)), MEMBERS[:3]),
+    "the middle not named": (with_directory_of(ZIP, range(0, 6, 5)), [MEMBERS[0], MEMBERS[5]]),
+    "none named": (with_directory_of(ZIP, range(0)), []),
+    "behind a descriptor": (with_directory_of(streamed(MEMBERS), range(3)), MEMBERS[:3]),
+    "behind a local extra field": (with_directory_of(padded(MEMBERS), range(3)), MEMBERS[:3]),
+    "cut short within, a zip inside": (
+        zip_bytes([("in", ZIP), *MEMBERS], zipfile.ZIP_STORED)[: len(ZIP) + 99],
+        MEMBERS,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LEFT_OUT)
+def test_members_that_the_directory_does_not_name_are_one_error_row(tmp_path: Path, kind: str) -> None:
+    data, named = LEFT_OUT[kind]
+    source = save(tmp_path / "a.zip", data)
+    records, end = read(source)
+    assert good(records) == named
+    assert errors(records) == [(None, "corrupt")]
+    assert "hold more members" in str(records[-1].error)
+    assert records[-1].image_id == image_id_of(source.uri)
+    assert read(source, only={end.count - 1})[0] == records[-1:]
+
+
+def test_the_row_of_what_is_not_named_comes_once_however_the_zip_is_cut(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.zip", OTHER + with_directory_of(ZIP, range(1, 6)))
+    direct = save(tmp_path / "b.zip", with_directory_of(ZIP, range(1, 6)))
+    for one in (source, direct):
+        units = list(cut_units([one], Storage(), CandidateFilter(), unit_pictures=2))
+        assert (len(units), [bool(unit.byte_offset) for unit in units]) == (3, [one is direct] * 3)
+        rows = [row for unit in units for row in read(unit)[0]]
+        assert [row.image_id for row in rows[:-1]] == [row.image_id for row in read(one)[0][:-1]]
+        assert (good(rows), errors(rows)) == (MEMBERS[1:], [(None, "corrupt")])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"#!/bin/sh\n" * 500 + ZIP,
+        streamed(MEMBERS),
+        padded(MEMBERS),
+        with_directory_of(ZIP, range(6), before=b"APK Sig Block" * 400),
+        ZIP + b"\n" * 300,
+        ZIP + zip_bytes([]),
+        with_directory_of(ZIP, range(5, -1, -1)),
+    ],
+    ids=["behind a program", "streamed", "padded", "a signature", "data behind", "an empty zip behind", "not in order"],
+)
+def test_gaps_that_hold_no_member_are_silent(tmp_path: Path, data: bytes) -> None:
+    records, _ = read(save(tmp_path / "a.zip", data))
+    assert (sorted(good(records)), errors(records)) == (MEMBERS, [])
+
+
+def test_looking_for_what_is_not_named_reads_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the largest gaps, a few bytes of each; of a zip without gaps nothing."""
+    spans: list[int] = []
+    original = zip_end._read_at
+    monkeypatch.setattr(zip_end, "_read_at", lambda *args: spans.append(args[2]) or original(*args))  # type: ignore[func-returns-value]
+    members = [(f"{number:04}.jpg", b"x" * 50) for number in range(300)]
+    looks = []
+    for data in (zip_bytes(members), padded(members)):
+        spans.clear()
+        assert good(read(save(tmp_path / "a.zip", data))[0]) == members
+        looks.append(len(spans))
+        assert sum(sorted(spans)[:-2]) < 64 * 60 + 100  # without the tail and the directory
+    assert looks == [3, 3 + 2 * 64]
+
+
+def test_a_folder_that_holds_data_is_a_member(tmp_path: Path) -> None:
+    """The directory is believed about the data, not about the name."""
+    members = [("sub/", b""), ("x.jpg/", b"data"), ("a.jpg", b"1")]
+    records, _ = read(save(tmp_path / "a.zip", zip_bytes(members)))
+    assert good(records) == members[1:]

@@ -49,16 +49,28 @@ def picture_columns(schema: pa.Schema) -> PictureColumns | None:
     """The columns of pictures and of their names; None where no column is binary.
 
     Of several binary columns the one with a usual name (`image`, `bytes`, ...), else the first.
+    Raises: ArchiveBroken where two columns have the name that is chosen.
     """
     found = {field.name: path for field in schema if (path := _data_path(field)) is not None}
     if not found:
         return None
     chosen = next((name for name in _DATA_NAMES if name in found), next(iter(found)))
+    _refuse_doubled(schema, chosen)
     if len(found[chosen]) > 1 and schema.field(chosen).type.get_field_index("path") >= 0:
         return PictureColumns(found[chosen], (chosen, "path"))
     names = {field.name.lower(): field.name for field in schema if _is_name(field)}
     name = next((names[name] for name in _NAME_NAMES if name in names), None)
-    return PictureColumns(found[chosen], None if name is None else (name,))
+    if name is None:
+        return PictureColumns(found[chosen], None)
+    _refuse_doubled(schema, name)
+    return PictureColumns(found[chosen], (name,))
+
+
+def _refuse_doubled(schema: pa.Schema, name: str) -> None:
+    count = len(schema.get_all_field_indices(name))
+    if count > 1:
+        message = f"{count} columns are called {name!r}: which one is meant? Rename the others, or leave them out"
+        raise ArchiveBroken(ErrorClass.UNSUPPORTED, message)
 
 
 @contextmanager
@@ -84,6 +96,8 @@ def read_parquet(
         if columns is None:
             raise ArchiveBroken(ErrorClass.NOT_AN_IMAGE, "no binary column: the file holds no pictures")
         carried = [name for name in carry if name in parquet.schema_arrow.names]
+        for column in carried:
+            _refuse_doubled(parquet.schema_arrow, column)
         occurrences = Occurrences(unit.occurrences)
         for row, values in _rows(parquet, unit, columns, carried):
             name = _raw_name(values[columns.names], row) if columns.names else str(row).encode()
@@ -125,10 +139,15 @@ def _why_not(file: BinaryIO, error: Exception) -> ArchiveBroken:
 def _rows(
     parquet: pq.ParquetFile, unit: Unit, columns: PictureColumns, carried: list[str]
 ) -> Iterator[tuple[int, dict[tuple[str, ...], pa.Scalar]]]:
-    """(row number in the file, values) for the rows of the unit; row groups outside it are not read."""
+    """(row number in the file, values) for the rows of the unit; row groups outside it are not read.
+
+    It breaks at a group with fewer rows than the footer says, and behind all rows where the footer contradicts itself.
+    What the footer says of single columns is not asked for: where it is damaged that ends the process (pyarrow 26).
+    """
     size_bytes = unit.sources[0].size_bytes
     left = None if size_bytes is None else max(RATIO_FROM_BYTES, MAX_RATIO * size_bytes)
-    start, stop = unit.start or 0, parquet.metadata.num_rows if unit.stop is None else unit.stop
+    in_groups = sum(parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups))
+    start, stop = unit.start or 0, in_groups if unit.stop is None else unit.stop
     first = 0
     for group in range(parquet.num_row_groups):
         rows = parquet.metadata.row_group(group).num_rows
@@ -136,16 +155,24 @@ def _rows(
             row = first
             wanted = [columns.data, *([columns.names] if columns.names else []), *((name,) for name in carried)]
             for batch in _batches(parquet, [group], wanted, _ROWS):
-                if left is not None and (left := left - batch.nbytes) < 0:
-                    raise ArchiveBroken(ErrorClass.TOO_LARGE, f"unpacks to more than {MAX_RATIO} times its size")
                 named = {path: _leaf(batch, path) for path in wanted}
+                if left is not None and (left := left - sum(column.nbytes for column in named.values())) < 0:
+                    raise ArchiveBroken(ErrorClass.TOO_LARGE, f"unpacks to more than {MAX_RATIO} times its size")
                 for place in range(batch.num_rows):
                     if start <= row < stop:
                         yield row, {path: column[place] for path, column in named.items()}
                     row += 1
                 if row >= stop:
                     break
+            if row < min(stop, first + rows):
+                raise _miscounted(f"row group {group} holds {row - first} rows, the footer says {rows}")
         first += rows
+    if unit.stop is None and parquet.metadata.num_rows != in_groups:
+        raise _miscounted(f"its row groups have {in_groups} rows, the footer says {parquet.metadata.num_rows}")
+
+
+def _miscounted(what: str) -> ArchiveBroken:
+    return ArchiveBroken(ErrorClass.CORRUPT, f"the Parquet file is damaged: {what}; rows may be missing")
 
 
 def _batches(
@@ -175,7 +202,6 @@ def _data(columns: PictureColumns, values: dict[tuple[str, ...], pa.Scalar], nam
 
 def _raw_name(value: pa.Scalar, row: int) -> bytes:
     """The bytes of the name; a row without one is called by its number."""
-    value = value.value if isinstance(value, pa.DictionaryScalar) and value.is_valid else value
     raw: bytes = (
         value.as_buffer().to_pybytes() if _is_text(value) else b"" if not value.is_valid else str(value).encode()
     )
@@ -192,11 +218,11 @@ def _is_text(value: pa.Scalar) -> bool:
 
 
 def _leaf(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array:
-    """The column at a path; null where the struct around it is null."""
+    """The column at a path, without a dictionary; null where the struct around it is null."""
     column = batch.column(path[0])
     for part in path[1:]:
         column = pc.struct_field(column, part)
-    return column
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _data_path(field: pa.Field) -> tuple[str, ...] | None:
@@ -211,7 +237,8 @@ def _data_path(field: pa.Field) -> tuple[str, ...] | None:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    """Of any length: a column of fixed length holds hashes."""
+    """Of any length, also behind a dictionary: a column of fixed length holds hashes."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 

@@ -1,4 +1,4 @@
-"""Tars, plain and gzipped: read as a stream, never unpacked, never whole in memory.
+"""Tars, plain and gzipped: read as a stream, never unpacked, never whole in memory. The first bytes tell which it is.
 
 The standard library ends in silence at a damaged header in the middle; here that is an error row. Names are only
 names: nothing is written anywhere, so `../../x` is harmless.
@@ -31,6 +31,9 @@ from tinyface_core.errors import ErrorClass, StorageError
 from tinyface_core.storage import ObjectError, Storage
 
 _BUFFER_BYTES = 1 << 20
+_MAX_SINGLE_BYTES = 1 << 20
+_GZIP = b"\x1f\x8b\x08"
+_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 _CUT = ("unexpected end of data", "empty file", "truncated header", "empty header")  # the library's words for it
 
 
@@ -40,8 +43,8 @@ def read_tar(unit: Unit, storage: Storage, candidates: CandidateFilter, numberin
     occurrences = Occurrences(unit.occurrences)
     # A stream asks once for the whole; ranges pay where most of it is not wanted.
     few = numbering.only is not None or unit.part is not None
-    seekable = source.kind is Kind.TAR and bool(unit.byte_offset or few)
-    with _opened(unit, storage, seekable) as stream:
+    by_ranges = source.kind is Kind.TAR and bool(unit.byte_offset or few)
+    with _opened(unit, storage, by_ranges) as (stream, seekable):
         for index, member in enumerate(Members(stream, seekable=seekable), start=unit.start or 0):
             if unit.stop is not None and index >= unit.stop:
                 return
@@ -171,8 +174,31 @@ def _damage_told() -> Iterator[None]:
     ) as error:
         text = str(error) or type(error).__name__
         cut = isinstance(error, EOFError) or text in _CUT
-        what = "ends early" if cut else "is damaged, or no tar (.tar.gz: of gzip)"
+        what = "ends early" if cut else "is damaged, or no tar, plain or gzipped"
         raise ArchiveBroken(ErrorClass.TRUNCATED if cut else ErrorClass.CORRUPT, f"the tar {what}: {text}") from error
+
+
+class _Replayed:
+    """A stream whose first bytes were read already, and come again.
+
+    What is asked for byte by byte is bounded: so the library reads names and comments in the header of a gzip, and the
+    zeros behind it, and a second goes by for each 5 MB of them.
+    """
+
+    def __init__(self, head: bytes, stream: BinaryIO) -> None:
+        self._head, self._stream = head, stream
+        self._single_bytes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        self._single_bytes += size == 1
+        if self._single_bytes > _MAX_SINGLE_BYTES:
+            message = f"more than {_MAX_SINGLE_BYTES} bytes of names in the gzip's header, or of zeros behind it"
+            raise ArchiveBroken(ErrorClass.CORRUPT, message)
+        if not self._head:
+            return self._stream.read(size)
+        most = len(self._head) if size < 0 else size
+        head, self._head = self._head[:most], self._head[most:]
+        return head + self._stream.read(-1) if size < 0 else head
 
 
 class _Inflated(gzip.GzipFile):
@@ -184,7 +210,6 @@ class _Inflated(gzip.GzipFile):
     def __init__(self, packed: BinaryIO, packed_bytes: int | None) -> None:
         super().__init__(fileobj=packed, mode="rb")
         self._limit = None if packed_bytes is None else max(RATIO_FROM_BYTES, MAX_RATIO * packed_bytes)
-        self._packed = packed
 
     def read(self, size: int | None = -1) -> bytes:
         data = super().read1(-1 if size is None else size)
@@ -192,16 +217,30 @@ class _Inflated(gzip.GzipFile):
             raise ArchiveBroken(ErrorClass.TOO_LARGE, f"unpacks to more than {MAX_RATIO} times its size")
         return data
 
-    def close(self) -> None:
-        super().close()
-        self._packed.close()
 
-
-def _opened(unit: Unit, storage: Storage, seekable: bool) -> BinaryIO:
+@contextmanager
+def _opened(unit: Unit, storage: Storage, by_ranges: bool) -> Iterator[tuple[BinaryIO, bool]]:
+    """(the tar, whether it can seek). A gzip called `.tar` is unpacked, and a tar called `.tar.gz` is not."""
     source = unit.sources[0]
-    if seekable:
-        file = storage.open(source.url, source.version)
-        file.seek(unit.byte_offset)
-        return file
-    stream = storage.open_stream(source.url, source.version)
-    return cast(BinaryIO, _Inflated(stream, source.size_bytes)) if source.kind is Kind.TAR_GZ else stream
+    if by_ranges:
+        with storage.open(source.url, source.version) as file:
+            if file.read(len(_GZIP)) != _GZIP:
+                file.seek(unit.byte_offset)
+                yield file, True
+                return
+    with storage.open_stream(source.url, source.version) as stream:
+        head = _first(stream, tarfile.BLOCKSIZE)
+        replayed = cast(BinaryIO, _Replayed(head, stream))
+        is_tar = head[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC)
+        if head.startswith(_GZIP) or (source.kind is Kind.TAR_GZ and not is_tar):
+            yield cast(BinaryIO, _Inflated(replayed, source.size_bytes)), False
+        else:
+            yield replayed, False
+
+
+def _first(stream: BinaryIO, size: int) -> bytes:
+    """So many bytes, fewer only at the end."""
+    head = b""
+    while len(head) < size and (piece := stream.read(size - len(head))):
+        head += piece
+    return head

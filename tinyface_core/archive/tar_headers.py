@@ -35,7 +35,10 @@ class Info(tarfile.TarInfo):
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type not in _EXTENSIONS:
-            return cast(tarfile.TarInfo, super()._proc_member(archive))  # type: ignore[misc]
+            info = cast(tarfile.TarInfo, super()._proc_member(archive))  # type: ignore[misc]
+            if info.islnk() and info.size > 0:
+                _pass_data_of_link(archive, info)
+            return info
         if not 0 <= self.size <= _MAX_HEADER_BYTES:
             raise _damaged(f"an extended header of {self.size} bytes")
         stream = cast(HeaderStream, archive.fileobj)
@@ -58,6 +61,24 @@ class Info(tarfile.TarInfo):
             if known + self.size > _MAX_GLOBAL_BYTES:
                 raise _damaged(f"more than {_MAX_GLOBAL_BYTES} bytes of headers for all members")
         return cast(tarfile.TarInfo, super()._proc_pax(archive))  # type: ignore[misc]
+
+
+def _pass_data_of_link(archive: tarfile.TarFile, link: tarfile.TarInfo) -> None:
+    """Hard links hold data in tars of some writers (POSIX.1-2008, pax, allows it), in others their size is for show.
+
+    The block behind tells, as libarchive has it: there the next header stands, or the end mark, or data. A size that a
+    pax header gives is not asked about: only data of 8 GiB need that.
+    """
+    stream = cast(HeaderStream, archive.fileobj)
+    block = stream.read(tarfile.BLOCKSIZE)
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except cast(Any, tarfile).InvalidHeaderError:
+        archive.offset = link.offset_data + -(-link.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    except tarfile.HeaderError:  # the end mark, or the end of the file
+        stream.give_again(block)
+    else:
+        stream.give_again(block)
 
 
 class HeaderStream:

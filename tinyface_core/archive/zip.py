@@ -1,7 +1,8 @@
 """Zips (zip64 too): the directory at the end, then each member by range reads.
 
 The standard library reads; here are its limits. A member that is damaged or encrypted costs one row, a directory that
-cannot be read costs the archive. Passwords are not asked for.
+cannot be read costs the archive, and one that leaves members out a row behind those of its members. Passwords are not
+asked for.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tinyface_core.archive.members import (
 )
 from tinyface_core.archive.record import Record, Source, Unit
 from tinyface_core.archive.zip_directory import DirectoryPart, overlapping, read_entries
+from tinyface_core.archive.zip_end import END_BYTES, End, find_end, unnamed_members
 from tinyface_core.errors import ErrorClass, PictureError, Stage
 from tinyface_core.storage import Storage
 
@@ -57,7 +59,8 @@ def read_zip(unit: Unit, storage: Storage, candidates: CandidateFilter, numberin
     """A record for each candidate member. Raises: ArchiveBroken, ObjectError, StorageError."""
     source = unit.sources[0]
     start, stop = unit.start or 0, unit.stop
-    with opened(source, storage, unit) as (archive, first):
+    with storage.open(source.url, source.version) as file, _directory(file, unit) as (archive, first, end):
+        left_out = _left_out(file, end) if stop is None else None  # now: the directory is still in the file's window
         occurrences = Occurrences(unit.occurrences)
         overlaps = overlapping(archive.infolist(), archive.start_dir)
         for index, info in enumerate(archive.infolist(), start=first):
@@ -77,6 +80,8 @@ def read_zip(unit: Unit, storage: Storage, candidates: CandidateFilter, numberin
             else:
                 outcome = _OVERLAPS if index - first in overlaps else _member(archive, info, shown(name))
                 yield numbering.record(source, (name, occurrence), outcome, size_bytes=info.file_size)
+        if left_out is not None:
+            raise left_out
 
 
 @contextmanager
@@ -85,19 +90,40 @@ def opened(source: Source, storage: Storage, unit: Unit) -> Iterator[tuple[zipfi
 
     Raises: ArchiveBroken, ObjectError, StorageError.
     """
-    with storage.open(source.url, source.version) as file:
-        part = _part(file, unit)
-        try:
-            archive = zipfile.ZipFile(cast(Any, part or _Bounded(file)))
-        except NotImplementedError as error:
-            raise ArchiveBroken(ErrorClass.UNSUPPORTED, str(error)) from error
-        except _DAMAGE as error:
-            raise _why_not(file, error) from error
-        with archive:
-            if len(archive.infolist()) > MAX_MEMBERS:
-                message = f"{len(archive.infolist())} members, the limit is {MAX_MEMBERS}: split the archive"
-                raise ArchiveBroken(ErrorClass.TOO_LARGE, message)
-            yield archive, (unit.start or 0) if part else 0
+    with storage.open(source.url, source.version) as file, _directory(file, unit) as (archive, first, _):
+        yield archive, first
+
+
+@contextmanager
+def _directory(file: BinaryIO, unit: Unit) -> Iterator[tuple[zipfile.ZipFile, int, End | None]]:
+    """As `opened`, and the zip's end where that was sought."""
+    part, end = _part(file, unit), None
+    try:
+        if part is None and (end := find_end(file)) is None:
+            raise zipfile.BadZipFile("File is not a zip file")
+        archive = zipfile.ZipFile(cast(Any, _Bounded(file, end) if end else part))
+    except NotImplementedError as error:
+        raise ArchiveBroken(ErrorClass.UNSUPPORTED, str(error)) from error
+    except _DAMAGE as error:
+        raise _why_not(file, error) from error
+    with archive:
+        if len(archive.infolist()) > MAX_MEMBERS:
+            message = f"{len(archive.infolist())} members, the limit is {MAX_MEMBERS}: split the archive"
+            raise ArchiveBroken(ErrorClass.TOO_LARGE, message)
+        yield archive, (unit.start or 0) if part else 0, end
+
+
+def _left_out(file: BinaryIO, end: End | None) -> ArchiveBroken | None:
+    """What the last unit of a zip ends with where the zip holds members that its directory does not name."""
+    end = end or find_end(file)
+    gaps = unnamed_members(file, end) if end else []
+    if not gaps:
+        return None
+    message = (
+        f"{sum(size for _, size in gaps)} bytes, from byte {gaps[0][0]} on, hold more members that the directory does "
+        "not name: were several zips joined? Their pictures are not read: split them, or mend the zip with `zip -FF`"
+    )
+    return ArchiveBroken(ErrorClass.CORRUPT, message)
 
 
 def _part(file: BinaryIO, unit: Unit) -> DirectoryPart | None:
@@ -113,8 +139,8 @@ def raw_name(info: zipfile.ZipInfo) -> bytes:
 
 
 def is_folder(info: zipfile.ZipInfo) -> bool:
-    """`ZipInfo.is_dir` fails at a member without a name."""
-    return info.filename.endswith("/")
+    """One that holds data is a member. `ZipInfo.is_dir` fails at a member without a name."""
+    return info.filename.endswith("/") and info.file_size == 0
 
 
 def skipped_as(info: zipfile.ZipInfo, name: bytes, candidates: CandidateFilter) -> str | None:
@@ -165,23 +191,31 @@ def _why_not(file: BinaryIO, error: Exception) -> ArchiveBroken:
 
 
 class _Bounded:
-    """Refuses a read that only a lying header can want."""
+    """The zip up to its end record, shown without a comment: the library takes the last that looks like one.
 
-    def __init__(self, file: BinaryIO) -> None:
+    Refuses a read that only a lying header can want.
+    """
+
+    def __init__(self, file: BinaryIO, end: End) -> None:
         self._file = file
-        self._end = file.seek(0, io.SEEK_END)
+        self._size = end.at + END_BYTES
 
     def read(self, size: int = -1) -> bytes:
-        left = max(0, self._end - self._file.tell())  # asked for more, the file would reserve it
+        start = self._file.tell()
+        left = max(0, self._size - start)  # asked for more, the file would reserve it
         wanted = left if size is None or size < 0 else min(size, left)
         if wanted > _MAX_READ_BYTES:
             raise ArchiveBroken(ErrorClass.TOO_LARGE, f"a directory of more than {_MAX_READ_BYTES} bytes")
-        return self._file.read(wanted)
+        data = self._file.read(wanted)
+        comment_from = max(0, self._size - 2 - start)  # its length, the last two bytes of the record
+        return data if len(data) <= comment_from else data[:comment_from].ljust(len(data), b"\0")
 
     def seekable(self) -> bool:
         return True
 
-    def seek(self, offset: int, whence: int = 0) -> int:
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_END:
+            offset, whence = offset + self._size, io.SEEK_SET
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:

@@ -156,24 +156,29 @@ class Claim:
         first_seen: claims of earlier tries with their times, to see whether they are renewed.
         """
         self._uri = f"{self._output}/_run/claims/{uuid.uuid4().hex}"
-        began_s = _now_s()
-        holds = False
         try:
-            self._write(holds=False)
-            own, others = self._look()
-            blocking = [other for other in others if not self._is_over(other, own, first_seen)]
-            if own is not None and not blocking and _now_s() - began_s < self._times.lose_s:
-                self._renewed_s = self._checked_s = _now_s()
-                self._write(holds=True)
-                holds = _now_s() - began_s < self._times.lose_s  # else we slept, and were perhaps taken for dead
-            return None if holds else blocking
-        except ObjectError as error:
-            raise StorageError(
-                f"--output {self._output}: cannot be claimed: {error}. Check the permissions."
-            ) from error
-        finally:
-            if not holds:
+            blocking = self._try_once(first_seen)
+            if blocking is not None:
                 self._storage.delete(self._uri)
+            return blocking
+        except BaseException as error:
+            with suppress(StorageError):  # `error` tells more
+                self._storage.delete(self._uri)
+            if isinstance(error, ObjectError | StorageError):
+                text = str(error) if isinstance(error, StorageError) else f"{error}. Check the permissions"
+                raise StorageError(f"--output {self._output}: cannot be claimed: {text.rstrip('.')}.") from error
+            raise
+
+    def _try_once(self, first_seen: dict[str, datetime]) -> list[_Seen] | None:
+        began_s = _now_s()
+        self._write(holds=False)
+        own, others = self._look()
+        blocking = [other for other in others if not self._is_over(other, own, first_seen)]
+        if own is None or blocking or _now_s() - began_s >= self._times.lose_s:
+            return blocking
+        self._renewed_s = self._checked_s = _now_s()
+        self._write(holds=True)
+        return None if _now_s() - began_s < self._times.lose_s else blocking  # else we slept, perhaps taken for dead
 
     def _look(self) -> tuple[datetime | None, list[_Seen]]:
         """The store's time of our own claim, just written (None: not listed), and all other claims."""

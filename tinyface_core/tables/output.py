@@ -13,8 +13,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
-import uuid
 from collections.abc import Iterator, Mapping, Set
 from datetime import UTC, datetime
 from enum import Enum
@@ -24,6 +22,7 @@ from typing import Any
 from tinyface_core.errors import OutputError, SettingsError, StorageError
 from tinyface_core.storage import ObjectError, ObjectMissing, Storage
 from tinyface_core.tables.footer import is_part
+from tinyface_core.tables.place import check_writable, output_around
 from tinyface_core.tables.removed import Removal, Removed
 
 SETTINGS = "_run/settings.json"
@@ -67,7 +66,7 @@ class OutputFolder:
             OutputError: as `look`, or it is not writable.
         """
         state = self.look()
-        self._check_writable()
+        check_writable(self._storage, self.uri)
         return state
 
     def look(self) -> OutputState:
@@ -84,6 +83,11 @@ class OutputFolder:
     def _checked_state(self) -> OutputState:
         if self._storage.stat(self.uri) is not None:
             raise OutputError(f"--output {self.uri}: is a file; give a folder that is empty or does not exist yet.")
+        if around := output_around(self._storage, self.uri, SETTINGS):
+            raise OutputError(
+                f"--output {self.uri}: lies inside the output {around}, whose queries would read these tables too. "
+                "Give a folder outside of it."
+            )
         state = self.state()
         if state is OutputState.FOREIGN:
             raise OutputError(
@@ -114,25 +118,6 @@ class OutputFolder:
     def _parts(self) -> Iterator[str]:
         found = (info.uri for table in ("images", "detections") for info in self._storage.list(self.path(f"{table}/")))
         return (uri.removeprefix(f"{self.uri}/") for uri in found)
-
-    def _check_writable(self) -> None:
-        """Writes something, and leaves nothing behind: on disk not even a folder that was not there."""
-        try:
-            if self.uri.startswith("file://"):
-                for folder in {_nearest_folder(self.path(name)) for name in ("_run", "images", "detections")}:
-                    with tempfile.TemporaryFile(dir=folder) as file:
-                        file.write(b"probe")
-            else:
-                probe = self.path(f"_run/probe-{uuid.uuid4().hex}")
-                try:
-                    self._storage.write(probe, b"probe")
-                finally:
-                    self._storage.delete(probe)
-        except (OSError, ObjectError, StorageError) as error:
-            raise OutputError(
-                f"--output {self.uri}: cannot be written to: {error}. Check the permissions and the free space, or "
-                "give another folder."
-            ) from error
 
     def settings(self) -> dict[str, Any] | None:
         """What the first run on this output recorded; None before it."""
@@ -284,11 +269,3 @@ def _plain(value: Any) -> Any:
 
 def _shown(value: Any) -> str:
     return "unset" if value is None else " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _nearest_folder(uri: str) -> str:
-    """The deepest folder above or at `uri` that exists: the first one in which something would be made."""
-    path = uri.removeprefix("file://")
-    while not os.path.lexists(path) and path != os.path.dirname(path):
-        path = os.path.dirname(path)
-    return path

@@ -154,7 +154,7 @@ class Plan:
             units_changed=changed,
             units_unchanged=len(names) - changed - len(retired),
             retired=retired,
-            unlisted=frozenset(names[number] for number in diff.unlisted()) - set(retired),
+            unlisted=frozenset(names[number] for number in diff.unlisted) - set(retired),
         )
 
     def units(self) -> Iterator[Unit]:

@@ -65,7 +65,7 @@ class PlanDiff:
         self._touched: set[int] = set()
         self._lost_of: Counter[int] = Counter()  # unit -> its loose sources that are not listed, when they are pruned
         self._dead: set[int] = set()
-        self._unlisted: set[int] = set()  # units of archives that are not listed
+        self.unlisted: set[int] = set()  # units of archives that the listing does not name
         self._database = duckdb.connect(
             config={
                 "memory_limit": f"{memory_bytes >> 20}MiB",
@@ -132,7 +132,7 @@ class PlanDiff:
 
             def lose(lost: pa.Table) -> int:
                 for uri in lost.filter(pc.invert(_loose(lost["kind"])))["uri"].to_pylist():
-                    self._unlisted.update(self._archive_units[uri])
+                    self.unlisted.update(self._archive_units[uri])
                 if prune:
                     loose.write_table(self._take_out(lost))
                 return pc.sum(pc.not_equal(lost["kind"], str(Kind.GONE)), min_count=0).as_py()
@@ -162,7 +162,7 @@ class PlanDiff:
 
     def _take_out(self, lost: pa.Table) -> pa.Table:
         """Those of these loose sources that are not out yet, as they stand in their units from now on."""
-        self._dead |= self._unlisted
+        self._dead |= self.unlisted
         loose = lost.filter(_loose(lost["kind"]))
         self._lost_of.update(loose["unit_no"].to_pylist())
         fresh = loose.filter(pc.not_equal(loose["kind"], str(Kind.GONE)))
@@ -222,10 +222,6 @@ class PlanDiff:
 
     def dead(self) -> list[int]:
         return sorted(self._dead)
-
-    def unlisted(self) -> list[int]:
-        """The units of archives that the listing does not name."""
-        return sorted(self._unlisted)
 
     def to_cut(self) -> Iterator[Source]:
         """Sorted by uri: the new sources, and the archives that changed, as they are now."""

@@ -6,6 +6,7 @@ written again. A removal that was cut short is brought to its end by the next on
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -26,12 +27,18 @@ from tinyface_core.tables.unit_tables import UnitTables, UnitTotals, without
 
 @dataclass(frozen=True)
 class Found:
-    """Where they are. in_units: unit -> image_ids. faces: rows of theirs in detections. unreadable: units whose images
-    file is damaged: nobody knows what is in it."""
+    """Where they are.
+
+    in_units: unit -> image_ids. faces: rows of theirs in detections. unreadable: units whose images file is damaged:
+    nobody knows what is in it. named: those of the uris that rows have. folders: those of the other uris below which
+    rows are, and how many.
+    """
 
     in_units: Mapping[str, frozenset[str]] = field(default_factory=dict)
     faces: int = 0
     unreadable: tuple[str, ...] = ()
+    named: frozenset[str] = frozenset()
+    folders: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def pictures(self) -> int:
@@ -40,31 +47,46 @@ class Found:
 
 def find(storage: Storage, output_uri: str, pictures: Removed) -> Found:
     """Looks through the whole images table. Raises: StorageError."""
-    in_units, faces, unreadable = {}, 0, []
-    for unit, ids, count in _looked_through(storage, output_uri, pictures):
-        if ids is None:
+    in_units, faces, unreadable, below, named = {}, 0, [], Counter[str](), frozenset[str]()
+    for unit, seen in _looked_through(storage, output_uri, pictures):
+        if seen is None:
             unreadable.append(unit)
-        elif ids:
-            in_units[unit], faces = ids, faces + count
-    return Found(in_units, faces, tuple(unreadable))
+            continue
+        below.update(seen.below)
+        named |= seen.named
+        if seen.image_ids:
+            in_units[unit], faces = seen.image_ids, faces + seen.faces
+    folders = {uri: count for uri, count in below.items() if count and uri not in named}
+    return Found(in_units, faces, tuple(unreadable), named, folders)
 
 
-def _looked_through(
-    storage: Storage, output_uri: str, pictures: Removed
-) -> Iterator[tuple[str, frozenset[str] | None, int]]:
-    def look(info: ObjectInfo) -> tuple[str, frozenset[str] | None, int]:
+@dataclass(frozen=True)
+class _Seen:
+    """In one unit. faces: of these pictures. named: uris that name a row. below: uri -> rows below it as a folder."""
+
+    image_ids: frozenset[str] = frozenset()
+    faces: int = 0
+    named: frozenset[str] = frozenset()
+    below: Mapping[str, int] = field(default_factory=dict)
+
+
+def _looked_through(storage: Storage, output_uri: str, pictures: Removed) -> Iterator[tuple[str, _Seen | None]]:
+    """Each unit with what it holds of the pictures; None: it is damaged."""
+
+    def look(info: ObjectInfo) -> tuple[str, _Seen | None]:
         unit = unit_of_images(info.uri) or ""
         try:
             with storage.open(info.uri) as file:
                 columns = ["image_id", "uri", "member", "num_faces"]
                 rows = pq.read_table(file, columns=columns, page_checksum_verification=True)
         except ObjectMissing:
-            return unit, frozenset(), 0
+            return unit, _Seen()
         except (pa.ArrowException, OSError):
-            return unit, None, 0
+            return unit, None
         ids = pictures.among(rows)
         own = pc.is_in(rows["image_id"], value_set=pa.array(sorted(ids), pa.string()))
-        return unit, ids, pc.sum(rows.filter(own)["num_faces"]).as_py() or 0
+        faces = pc.sum(rows.filter(own)["num_faces"]).as_py() or 0
+        return unit, _Seen(ids, faces, *pictures.places(rows))
 
     ours = (info for info in list_files(storage, output_uri, "images") if unit_of_images(info.uri))
     with ThreadPoolExecutor(THREADS) as pool:
@@ -108,8 +130,10 @@ def finish_removals(storage: Storage, output: OutputFolder, committer: Committer
     open_ones = [removal for removal in output.removals() if not removal.done]
     whole = all(removal.finished for removal in open_ones)
     for removal in open_ones:
-        output.delete_success()
-        output.delete_report()  # it may show them
-        whole &= _take_out(storage, output, committer, find(storage, output.uri, removal.pictures))
+        found = find(storage, output.uri, removal.pictures)
+        if found.in_units or found.unreadable:
+            output.delete_success()
+            output.delete_report()  # it may show them
+            whole &= _take_out(storage, output, committer, found)
         output.write_removal(replace(removal, done=True))
     return whole
