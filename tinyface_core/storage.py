@@ -25,6 +25,7 @@ from tinyface_core.stores.base import (
     ObjectError,
     ObjectInfo,
     ObjectMissing,
+    ObjectTooLarge,
     StorageOptions,
     Store,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "ObjectError",
     "ObjectInfo",
     "ObjectMissing",
+    "ObjectTooLarge",
     "Storage",
     "StorageOptions",
     "unsigned",
@@ -49,8 +51,8 @@ _S3 = ("s3", "s3a", "s3n")
 class Storage:
     """Reads and writes objects by their canonical uri.
 
-    What is wrong with one object is an ObjectError (ObjectMissing, ObjectChanged, ObjectDenied, ObjectDamaged).
-    Everything else that lasts longer than the retries is errors.StorageError and names the url: network, credentials, a
+    What is wrong with one object is an ObjectError (ObjectMissing, ObjectChanged, ObjectDenied, ObjectDamaged,
+    ObjectTooLarge). Everything else that lasts longer than the retries is errors.StorageError and names the url: network, credentials, a
     full disk. An option that makes no sense is errors.SettingsError, at the first use of its protocol.
     """
 
@@ -112,7 +114,7 @@ class Storage:
     def read(self, uri: str, version: str | None = None, size_bytes: int | None = None) -> bytes:
         """The whole object, all of one version: `version` if given. Raises: ObjectError, StorageError.
 
-        size_bytes: as it was listed; S3 answers that are shorter are asked for again. What else tells damage on the
+        size_bytes: as it was listed; an answer of another size is asked for again. What else tells damage on the
         way is used where it is there: the checksum stored with the object, an ETag that is its MD5.
         """
         return self._store(uri).read(uri, version, size_bytes)

@@ -63,7 +63,8 @@ def test_secrets_are_used_and_stand_nowhere(
 
         def run(*options: str) -> dict[str, tuple[str, str]]:
             urls = [server.url(f"{number}.jpg") for number in range(3)]
-            (tmp_path / "list.csv").write_text("\n".join(["url", *urls, server.url("gone.jpg")]))
+            lines = [f"1, {url}" for url in (*urls, server.url("gone.jpg"))]  # the carried cell has the space too
+            (tmp_path / "list.csv").write_text("\n".join(["n,url", *lines]))
             inputs = ("--input", str(tmp_path / "list.csv"), server.url("a.zip"), "--output", output, *keys)
             fixed = ("--carry", "url", "--model", str(model), "--zooms", "0.5", "--unit-pictures", "1", *options)
             said.append(Job(tmp_path / "log", environment, *inputs, *fixed).wait().expect(0))

@@ -92,6 +92,23 @@ def test_kinds_and_extensions() -> None:
     assert [extension_of(name) for name in ("a/b.JPG", "a.b/c", ".json", "a.tar.gz")] == [".jpg", "", "", ".gz"]
 
 
+@pytest.mark.parametrize("query", ["?token=X", "?versionId=3", "?path=/b/c.png", "#part", "?a=.json#.txt"])
+def test_a_query_says_nothing_of_what_a_url_names(query: str) -> None:
+    """Archives behind one were `unsupported` rows, and the dry run showed it as a type."""
+    assert kind_of(f"https://h/t.tar{query}") is Kind.TAR
+    assert kind_of(f"HTTP://h/a.jpg{query}.zip") is Kind.PICTURE
+    assert extension_of(f"https://h/a.JPG{query}") == ".jpg"
+    assert extension_of(f"https://h/a{query}") == ""
+    assert CandidateFilter().row_skipped_as(f"https://h/a.jpg{query}") is None
+    assert CandidateFilter().row_skipped_as(f"https://h/a.json{query}") == ".json"
+    for glob in ("*.jpg", "https://h/*.jpg", f"https://h/a.jpg{query}"):
+        chosen = CandidateFilter(include=(glob,))
+        assert chosen.left_out(f"https://h/a.jpg{query}") is None
+        assert chosen.left_out(f"https://h/a.png{query}") == "excluded"
+    for name in ("a.tar?x", "file:///t.tar#1", "s3://b/t.tar?token=X"):  # elsewhere these are letters of the name
+        assert kind_of(name) is Kind.PICTURE
+
+
 def test_travels_to_workers() -> None:
     one = CandidateFilter(include=("*.jpg",))
     one.skipped_as("a.jpg")

@@ -194,7 +194,10 @@ def test_a_text_of_urls(folder: Path) -> None:
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Storage.stat
     monkeypatch.setattr(
-        Storage, "stat", lambda self, uri: None if uri.startswith("s3:") else original(self, uri), raising=True
+        Storage,
+        "stat",
+        lambda self, uri: None if uri.startswith(("s3:", "http")) else original(self, uri),
+        raising=True,
     )
 
 
@@ -207,6 +210,26 @@ def test_a_csv_with_carried_columns(folder: Path, separator: str) -> None:
         {"who": "Ann, B.", "id": "1"}, {"who": None, "id": "2"}, {"who": None, "id": "3"},
     ]  # fmt: skip
     assert carried_fields([str(folder / "list.csv")], Storage(), ["who"]) == [pa.field("who", pa.string())]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_no_carried_column_holds_a_signature(tmp_path: Path, form: str) -> None:
+    """However the cell is spaced, whichever column it is: and so a manifest that is signed anew says the same."""
+    entry, page, note = "https://h/a.jpg?w=1", "https://h/page", " https://h/ as it stands?"
+
+    def carried(signature: str) -> dict[str, Any]:
+        signed = f"X-Amz-Credential=K&X-Amz-Signature={signature}"
+        rows = {"n": ["1"], "url": [f" {entry}&{signed} "], "page": [f"{page}?{signed}"], "note": [note]}
+        if form == "parquet":
+            pq.write_table(pa.table(rows), tmp_path / "m.parquet")
+        else:
+            make(tmp_path / "m.csv", "\n".join([",".join(rows), ",".join(cell for (cell,) in rows.values())]))
+        (source,) = listed(tmp_path / f"m.{form}", carry=["url", "page", "note"])
+        assert source.uri == entry
+        assert signature in source.url
+        return source.carried
+
+    assert carried("c0ffee") == carried("deed") == {"url": entry, "page": page, "note": note}
 
 
 def test_entries_without_a_url_are_counted(folder: Path) -> None:

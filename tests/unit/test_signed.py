@@ -60,6 +60,13 @@ def test_a_uri_has_no_signature(url: str, uri: str) -> None:
         "api_key",
         "apikey",
         "Secret",
+        "key",
+        "access_key",
+        "auth",
+        "passwd",
+        "code",
+        "jwt",
+        "sas",
     ],
 )
 def test_tokens_are_hashed_for_they_may_name_the_object(name: str) -> None:

@@ -28,7 +28,8 @@ from tinyface_core.storage import (
     StorageOptions,
 )
 from tinyface_core.stores import base
-from tinyface_core.stores.base import RangeFile, Transient, with_retries
+from tinyface_core.stores.base import ObjectTooLarge, RangeFile, Transient, with_retries
+from tinyface_core.stores.web import info_of_known
 
 
 @pytest.fixture
@@ -110,8 +111,8 @@ def test_options_for_fsspec() -> None:
 
 def test_credentials_are_hidden() -> None:
     options = StorageOptions(extra=(("secret", "pa55"), ("client_kwargs.aws_secret_access_key", "w0rd"), ("n", "3")))
-    text = options.hide("pa55 w0rd 3 http://u:p@h/k?X-Amz-Signature=abc&b=1&token=t s3://b/k?token=t")
-    assert text == "*** *** 3 http://***@h/k?b=1&token=~ca73dcf5e072d4d6 s3://b/k?token=***"
+    text = options.hide("pa55 w0rd 3 http://u:p@h/k?X-Amz-Signature=abc&b=1&token=t s3://b/k?token=t&jwt=j")
+    assert text == "*** *** 3 http://***@h/k?b=1&token=~ca73dcf5e072d4d6 s3://b/k?token=***&jwt=***"
 
 
 def test_the_endpoint_travels_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,6 +249,26 @@ def test_memory(storage: Storage) -> None:
     with pytest.raises(ObjectMissing):
         storage.read(info.uri)
     assert storage.stat(info.uri) is None
+
+
+def test_an_object_of_another_size_is_damaged_or_changed(storage: Storage, no_waiting: list[float]) -> None:
+    """Longer as well as shorter; where the version tells that it is another one, it is planned again."""
+    storage.write("memory://sizes/a", b"1234")
+    for size, told in ((2, "more bytes came of 2"), (9, "4 bytes came of 9")):
+        with pytest.raises(ObjectDamaged, match=told):
+            storage.read("memory://sizes/a", None, size)
+        with pytest.raises(ObjectChanged):
+            storage.read("memory://sizes/a", "older", size)
+
+
+def test_an_object_of_unknown_size_is_read_up_to_a_limit(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyface_core.stores.generic._UNTOLD_MOST_BYTES", 4)
+    storage.write("memory://untold/a", b"1234")
+    storage.write("memory://untold/b", b"12345")
+    assert storage.read("memory://untold/b") == b"12345"  # its size is there for the asking
+    assert storage.read("memory://untold/a", None, 0) == b"1234"
+    with pytest.raises(ObjectTooLarge, match=r"memory://untold/b: more than 4 bytes came.*copy it"):
+        storage.read("memory://untold/b", None, 0)
 
 
 def test_an_unknown_protocol_or_option_is_refused() -> None:
@@ -611,3 +632,25 @@ def test_objects_are_copied_here_under_their_names_and_none_leads_out(tmp_path: 
     assert (tmp_path / "to" / "b" / "c.txt").read_bytes() == b"b/c.txt"
     with pytest.raises(InputError, match=r"a key with \.\."):
         storage.copy_here(["s3://bucket/x/../../a.txt"], "s3://bucket/x", tmp_path / "to")
+
+
+class Info:
+    """A file system that knows one thing of every url."""
+
+    def __init__(self, fault: Exception | None, *, told_as_missing: bool = True) -> None:
+        self.fault, self.told_as_missing = fault, told_as_missing
+
+    def info(self, url: str) -> dict[str, Any]:
+        if self.told_as_missing:
+            raise FileNotFoundError(url) from self.fault
+        return {"name": url, "size": 3}
+
+
+def test_a_fault_of_the_connection_is_no_missing_object() -> None:
+    """fsspec calls it so: a picture that was listed would be an error row, and the run would go on."""
+    assert info_of_known(Info(None, told_as_missing=False), "http://h/a") == {"name": "http://h/a", "size": 3}
+    with pytest.raises(ConnectionResetError):
+        info_of_known(Info(ConnectionResetError()), "http://h/a")
+    for really in (None, FileNotFoundError()):
+        with pytest.raises(FileNotFoundError, match="http://h/a"):
+            info_of_known(Info(really), "http://h/a")

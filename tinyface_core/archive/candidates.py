@@ -22,6 +22,7 @@ SIDECARS = frozenset({
 })  # fmt: skip
 _HIDDEN = frozenset({"__macosx", "thumbs.db", "desktop.ini", "_success"})
 _KINDS = {".tar.gz": Kind.TAR_GZ, ".tgz": Kind.TAR_GZ, ".tar": Kind.TAR, ".zip": Kind.ZIP, ".parquet": Kind.PARQUET}
+_QUERY = re.compile("[?#]")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class CandidateFilter:
 
     def row_skipped_as(self, name: str) -> str | None:
         """As `skipped_as`, for rows of a table: a path may begin anywhere there, so hidden folders say nothing."""
-        last = name.rsplit("/", 1)[-1]
+        last = without_query(name).rsplit("/", 1)[-1]
         hidden = not self.all_files and (_is_hidden(last) or extension_of(last) in SIDECARS)
         return self.skipped_as(last) if hidden else self.left_out(name)
 
@@ -79,15 +80,20 @@ class CandidateFilter:
         return [_pattern(glob) for glob in self.exclude]
 
 
+def without_query(name: str) -> str:
+    """The name; of an http or https url the part that names a file, before `?` and `#`."""
+    return _QUERY.split(name, 1)[0] if name.lower().startswith(("http://", "https://")) else name
+
+
 def kind_of(name: str) -> Kind:
     """What a source is by its extension, in any case; PICTURE for all that is no archive."""
-    lower = name.lower()
+    lower = without_query(name).lower()
     return next((kind for ending, kind in _KINDS.items() if lower.endswith(ending)), Kind.PICTURE)
 
 
 def extension_of(name: str) -> str:
     """Lower case with its dot, as `.json`; empty where there is none."""
-    last = name.rsplit("/", 1)[-1].lower()
+    last = without_query(name).rsplit("/", 1)[-1].lower()
     stem, dot, extension = last.rpartition(".")
     return dot + extension if stem else ""
 
@@ -108,5 +114,6 @@ def _pattern(glob: str) -> tuple[bool, re.Pattern[str]]:
 
 
 def _any(patterns: Iterable[tuple[bool, re.Pattern[str]]], name: str) -> bool:
-    last = name.rsplit("/", 1)[-1]
-    return any(pattern.match(name if whole else last) for whole, pattern in patterns)
+    """A url may be meant with its query or without."""
+    shown = {name, without_query(name)}
+    return any(pattern.match(one if whole else one.rsplit("/", 1)[-1]) for whole, pattern in patterns for one in shown)

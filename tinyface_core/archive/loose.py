@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from tinyface_core.archive.members import MAX_PICTURE_BYTES, Numbering
 from tinyface_core.archive.record import CHANGED, DENIED, Record, Source, Unit
 from tinyface_core.errors import ErrorClass, PictureError, Stage, StorageError
-from tinyface_core.storage import ObjectChanged, ObjectDamaged, ObjectDenied, ObjectError, Storage
+from tinyface_core.storage import ObjectChanged, ObjectDamaged, ObjectDenied, ObjectError, ObjectTooLarge, Storage
 
 _AHEAD = 8
 _AHEAD_BYTES = 64 << 20
@@ -47,6 +47,8 @@ def read_source(source: Source, storage: Storage) -> bytes | PictureError:
         return PictureError(Stage.READ, ErrorClass.UNREADABLE, f"{DENIED}{error}")
     except ObjectChanged as error:
         return PictureError(Stage.READ, ErrorClass.UNREADABLE, f"{CHANGED}{error}")
+    except ObjectTooLarge as error:
+        return PictureError(Stage.READ, ErrorClass.TOO_LARGE, str(error))
     except ObjectError as error:
         return PictureError(Stage.READ, ErrorClass.UNREADABLE, str(error))
     except StorageError:

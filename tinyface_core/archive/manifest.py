@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinyface_core.archive.candidates import kind_of
+from tinyface_core.archive.candidates import kind_of, without_query
 from tinyface_core.archive.record import Source
 from tinyface_core.errors import InputError
 from tinyface_core.storage import ObjectError, ObjectInfo, Storage, unsigned
@@ -38,7 +38,7 @@ Entry = tuple[str, dict[str, Any]]  # url or "", values of the carried columns
 
 def is_manifest(uri: str) -> bool:
     """By its name; a Parquet file needs a look at its columns as well."""
-    return uri.lower().endswith((".txt", ".csv"))
+    return _ends(uri, ".txt", ".csv")
 
 
 def uri_column(names: Sequence[str]) -> str | None:
@@ -67,7 +67,7 @@ def manifest_sources(manifest: ObjectInfo, storage: Storage, carry: Sequence[str
 
 def carried_types(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> dict[str, pa.DataType]:
     """Types of the carried columns; those of a CSV are strings. Raises: InputError, ObjectError, StorageError."""
-    if manifest.uri.lower().endswith(".parquet"):
+    if _ends(manifest.uri, ".parquet"):
         with _parquet(manifest, storage) as parquet:
             schema = parquet.schema_arrow
         check_carried(manifest.uri, schema.names, carry)
@@ -94,12 +94,28 @@ def _stat(url: str, storage: Storage) -> ObjectInfo | None:
 
 
 def _entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> Iterator[Entry]:
-    folder = manifest.uri.rsplit("/", 1)[0]
-    rows = _parquet_entries if manifest.uri.lower().endswith(".parquet") else _csv_entries
+    folder = without_query(manifest.uri).rsplit("/", 1)[0]
+    rows = _parquet_entries if _ends(manifest.uri, ".parquet") else _csv_entries
     for url, carried in rows(manifest, storage, carry):
-        # The column of urls may be carried itself: without what signs it.
-        carried = {name: unsigned(value) if value == url else value for name, value in carried.items()}
+        url = url.strip() if _is_web(url) else url
+        carried = {name: _without_signature(value) for name, value in carried.items()}
         yield _resolved(url, folder, storage) if url else "", carried
+
+
+def _ends(uri: str, *endings: str) -> bool:
+    return without_query(uri).lower().endswith(endings)
+
+
+def _is_web(text: str) -> bool:
+    return text.lstrip().lower().startswith(("http://", "https://"))
+
+
+def _without_signature(value: Any) -> Any:
+    """A carried value; a url, such as the entry's own, without what signs it."""
+    if not isinstance(value, str) or not _is_web(value):
+        return value
+    url = value.strip()
+    return value if (uri := unsigned(url)) == url else uri
 
 
 def _resolved(url: str, folder: str, storage: Storage) -> str:
@@ -115,7 +131,7 @@ def _resolved(url: str, folder: str, storage: Storage) -> str:
 def _csv_entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str]) -> Iterator[Entry]:
     with _csv_rows(manifest, storage) as (names, rows):
         check_carried(manifest.uri, names, carry)
-        if manifest.uri.lower().endswith(".txt"):
+        if _ends(manifest.uri, ".txt"):
             lines = (row[0].strip() for row in rows)
             yield from ((line, {}) for line in lines if line not in ("", "#") and not line.startswith("# "))
             return
@@ -135,7 +151,7 @@ def _csv_rows(manifest: ObjectInfo, storage: Storage) -> Iterator[tuple[list[str
     with storage.open_stream(manifest.url, manifest.version) as stream:
         # Bytes that are not UTF-8 become \xNN, which is how the local store shows the file names that hold them.
         text = io.TextIOWrapper(stream, "utf-8-sig", "backslashreplace", newline="")
-        if manifest.uri.lower().endswith(".txt"):
+        if _ends(manifest.uri, ".txt"):
             yield [], ([line] for line in text)
             return
         head = text.readline()

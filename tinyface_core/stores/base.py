@@ -28,7 +28,7 @@ from tenacity import (
 from tenacity.stop import stop_base
 
 from tinyface_core.errors import StorageError
-from tinyface_core.stores.signed import unsigned
+from tinyface_core.stores.signed import HASHED_NAMES, unsigned
 
 READ_PATIENCE_S = 30.0  # since the last byte that came; s3fs by itself goes on for up to 222 s
 WRITE_PATIENCE_S = 18.0  # one write with its retries must end within 20 s: a lease rests on it
@@ -72,9 +72,7 @@ class StorageOptions:
 
 
 _SECRET_NAME = re.compile(r"(?i)(^|[._])(key|secret|token|password|username|aws_\w*key\w*|account_key|sas\w*)$")
-_SIGNED_QUERY = re.compile(
-    r"(?i)([?&](?:[xq]-\w+-?[\w-]*|awsaccesskeyid|signature|sig|[\w-]*token|password|api_?key|hmac)=)(?!~)[^&\s]+"
-)
+_SIGNED_QUERY = re.compile(rf"(?i)([?&](?:[xq]-\w+-?[\w-]*|awsaccesskeyid|{HASHED_NAMES})=)(?!~)[^&\s]+")
 
 
 def _parsed(text: str) -> Any:
@@ -127,6 +125,10 @@ class ObjectDenied(ObjectError):
 
 class ObjectDamaged(ObjectDenied):
     """This object came with other bytes than the store says it holds, three times: a bad sector, in a bucket."""
+
+
+class ObjectTooLarge(ObjectError):
+    """More bytes came than are read at once of an object whose size is not told beforehand."""
 
 
 class Transient(Exception):

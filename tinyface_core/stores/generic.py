@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 
 from tinyface_core.errors import SettingsError, StorageError
+from tinyface_core.stores import web
 from tinyface_core.stores.base import (
     READ_PATIENCE_S,
     WRITE_PATIENCE_S,
@@ -25,6 +26,7 @@ from tinyface_core.stores.base import (
     ObjectError,
     ObjectInfo,
     ObjectMissing,
+    ObjectTooLarge,
     StorageOptions,
     Transient,
     with_retries,
@@ -34,8 +36,7 @@ from tinyface_core.stores.signed import unsigned
 T = TypeVar("T")
 _BUFFER_BYTES = 1 << 20
 _VERSION_KEYS = ("ETag", "etag", "generation", "versionId", "version")
-_REFUSED = (401, 403, 451)  # of this object, over HTTP
-_NO_RANGES = "the server cannot send a part of it, which zip and Parquet need: copy it to disk or to S3"
+_UNTOLD_MOST_BYTES = 128 << 20  # of an object whose size nobody tells: a reader has some of them in memory at once
 _TIME_KEYS = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 
 
@@ -48,7 +49,10 @@ class GenericStore:
         try:
             if missing := _missing_options(protocol, options):
                 raise ValueError(f"they need --storage-option {missing[0]}=...")
-            self._fs = fsspec.filesystem(protocol, skip_instance_cache=True, **_own(protocol, options.for_fsspec()))
+            arguments = options.for_fsspec()
+            if protocol in web.PROTOCOLS:
+                arguments = web.own_options(arguments)
+            self._fs = fsspec.filesystem(protocol, skip_instance_cache=True, **arguments)
         except Exception as error:  # some connect here, and each raises its own kinds
             raise SettingsError(
                 options.hide(
@@ -61,8 +65,11 @@ class GenericStore:
         return url
 
     def stat(self, uri: str) -> ObjectInfo | None:
+        return self._stat(uri, self._fs.info)
+
+    def _stat(self, uri: str, info: Callable[[str], dict[str, Any]]) -> ObjectInfo | None:
         try:
-            found = self._try(lambda: self._fs.info(uri), "asking for", uri)
+            found = self._try(lambda: info(uri), "asking for", uri)
         except ObjectMissing:
             return None
         return self._info(uri, found) if found.get("type", "file") == "file" else None
@@ -91,12 +98,18 @@ class GenericStore:
             return False
 
     def read(self, uri: str, version: str | None, size_bytes: int | None = None) -> bytes:
-        needed = size_bytes or self._check(uri, version)
-
         def whole() -> bytes:
-            data = cast(bytes, self._fs.cat_file(uri))
-            if len(data) < needed:
-                raise Damaged(f"{len(data)} bytes came of {needed}")
+            told = self._size(uri, version) if size_bytes is None else size_bytes
+            data = self._start_of(uri, told)
+            if told and len(data) != told:
+                self._check(uri, version)  # another version may have another size
+                came = "more" if len(data) > told else str(len(data))
+                raise Damaged(f"{came} bytes came of {told}")
+            if len(data) > (told or _UNTOLD_MOST_BYTES):
+                raise ObjectTooLarge(
+                    f"{unsigned(uri)}: more than {_UNTOLD_MOST_BYTES} bytes came, the limit where the size is not told "
+                    "beforehand: copy it to disk or to S3"
+                )
             return data
 
         data = self._try(whole, "reading", uri)
@@ -104,8 +117,7 @@ class GenericStore:
         return data
 
     def open(self, uri: str, version: str | None) -> BinaryIO:
-        found = self.stat(uri) if version is None else None  # for its size
-        size_bytes = self._check(uri, version) if found is None else found.size_bytes
+        size_bytes = self._size(uri, version)
 
         def unchanged() -> Any:
             self._check(uri, version)
@@ -133,9 +145,30 @@ class GenericStore:
     def make_folder(self, uri: str) -> None:
         pass
 
+    def _start_of(self, uri: str, told_bytes: int) -> bytes:
+        """The object, in one request where its size is told (else 0); of a larger one than may be not all, but more."""
+        most_bytes = told_bytes or _UNTOLD_MOST_BYTES
+        if self._protocol in web.PROTOCOLS:
+            return web.body_of(self._fs, uri, most_bytes)
+        if told_bytes:
+            return cast(bytes, self._fs.cat_file(uri, end=told_bytes + 1))
+        data = bytearray()
+        with self._fs.open(uri, "rb") as file:
+            while len(data) <= most_bytes and (piece := file.read(_BUFFER_BYTES)):
+                data += piece
+        return bytes(data)
+
+    def _size(self, uri: str, version: str | None) -> int:
+        """0 where it is not told, or nothing is there. Raises: as `_check`."""
+        if version is not None:
+            return self._check(uri, version)
+        found = self.stat(uri)
+        return 0 if found is None else found.size_bytes
+
     def _check(self, uri: str, version: str | None) -> int:
         """The size of the object, 0 where it is not asked for or not told. Raises: ObjectMissing, ObjectChanged."""
-        found = self.stat(uri) if version is not None else None
+        info = partial(web.info_of_known, self._fs) if self._protocol in web.PROTOCOLS else self._fs.info
+        found = self._stat(uri, info) if version is not None else None
         if version is not None and found is None:
             raise ObjectMissing(f"{unsigned(uri)}: no such object")
         if found is not None and found.version != version:
@@ -160,10 +193,8 @@ class GenericStore:
             except NotImplementedError as error:
                 raise StorageError(f"{doing} {uri}: {self._protocol}:// urls cannot do that") from error
             except Exception as error:  # each file system raises its own kinds; all that is left is worth a retry
-                if "range requests" in str(error):  # fsspec's words, which speak of its own arguments
-                    raise ObjectDenied(f"{uri}: cannot be read: {_NO_RANGES}") from error
-                if getattr(error, "status", None) in _REFUSED:
-                    raise ObjectDenied(shown(f"{uri}: {error}")) from error
+                if self._protocol in web.PROTOCOLS and (for_good := web.about_one_url(error, uri)) is not None:
+                    raise for_good from error
                 raise Transient(shown(f"{type(error).__name__}: {error}")) from error
 
         return with_retries(attempt, f"{doing} {uri}", patience_s)
@@ -176,17 +207,6 @@ class GenericStore:
             version = f"{int(modified.timestamp() * 1e6) * 1000}-{size}"
         shown = unsigned(uri)
         return ObjectInfo(shown, size, version, modified, signed_url="" if shown == uri else uri)
-
-
-def _own(protocol: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those that are for this protocol, where a run reads from one and writes to another: http takes no S3 keys."""
-    if protocol not in ("http", "https"):
-        return arguments
-    import aiohttp
-
-    takers = (fsspec.get_filesystem_class(protocol).__init__, aiohttp.ClientSession._request)
-    names = {name for taker in takers for name in inspect.signature(taker).parameters}
-    return {name: value for name, value in arguments.items() if name in names}
 
 
 def _missing_options(protocol: str, options: StorageOptions) -> list[str]:
@@ -243,8 +263,11 @@ class _File(io.RawIOBase):
 
     def _find_place(self, file: Any) -> None:
         if file.seekable():
-            file.seek(self._position)
-            return
+            try:
+                file.seek(self._position)
+                return
+            except ValueError:  # fsspec's HTTP stream says that it can, and cannot
+                pass
         left = self._position
         while left and (skipped := file.read(min(left, _BUFFER_BYTES))):
             left -= len(skipped)

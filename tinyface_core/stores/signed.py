@@ -27,7 +27,11 @@ _SCHEMES = [
     ),
 ]
 # A token may be all that tells one object from another: it is hashed, not dropped.
-_TOKENS = _names(r"sig|signature|[\w-]*token|[\w-]*password|pwd|[\w-]*api[-_]?key|authorization|[\w-]*secret|hmac")
+HASHED_NAMES = (
+    r"sig|signature|[\w-]*token|[\w-]*passw(?:or)?d|pass|pwd|[\w-]*key|[\w-]*auth|authorization|[\w-]*secret|hmac|code|"
+    "jwt|sas"
+)
+_TOKENS = _names(HASHED_NAMES)
 _HASHED = re.compile(r"~[0-9a-f]{16}")
 
 
