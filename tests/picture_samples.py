@@ -101,6 +101,31 @@ def turned(rgb_HW3: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(back[orientation](rgb_HW3))
 
 
+def flat_jpeg(samplings: list[tuple[int, int]], scans: list[list[int]]) -> bytes:
+    """A grey sequential JPEG: blocks (across, down) of each component in a unit, components of each scan from 0 on."""
+
+    def segment(marker: int, content: bytes) -> bytes:
+        return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+    across, down = (max(factors) for factors in zip(*samplings, strict=True))
+    frame = b"".join(bytes((name, h << 4 | v, 0)) for name, (h, v) in enumerate(samplings))
+    data = b"\xff\xd8" + segment(0xDB, bytes(1) + b"\1" * 64)
+    data += segment(0xC0, struct.pack(">BHHB", 8, HEIGHT, WIDTH, len(samplings)) + frame)
+    for table in (0x00, 0x10):  # both know one code, a bit 0: "no difference", "no more coefficients"
+        data += segment(0xC4, bytes((table, 1)) + bytes(15) + bytes(1))
+    for members in scans:
+        if len(members) > 1:
+            in_unit = sum(h * v for h, v in (samplings[name] for name in members))
+            blocks = -(-WIDTH // (8 * across)) * -(-HEIGHT // (8 * down)) * in_unit
+        else:
+            h, v = samplings[members[0]]
+            blocks = -(-WIDTH * h // across // 8) * -(-HEIGHT * v // down // 8)
+        names = b"".join(bytes((name, 0)) for name in members)
+        data += segment(0xDA, bytes((len(members),)) + names + b"\0\x3f\0")
+        data += bytes(2 * blocks // 8) + bytes([0xFF >> 2 * blocks % 8] if 2 * blocks % 8 else [])
+    return data + b"\xff\xd9"
+
+
 def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
@@ -184,6 +209,7 @@ def noisy_files() -> dict[str, bytes]:
         "jpeg": saved(picture, "JPEG", quality=90),
         "jpeg progressive": saved(picture, "JPEG", quality=90, progressive=True),
         "png": saved(picture, "PNG"),
+        "png animated": saved(picture, "PNG", save_all=True, append_images=[picture.rotate(180)]),
         "webp": saved(picture, "WEBP"),
         "webp lossless": saved(picture, "WEBP", lossless=True),
         "tiff": saved(picture, "TIFF"),

@@ -52,8 +52,9 @@ class Storage:
     """Reads and writes objects by their canonical uri.
 
     What is wrong with one object is an ObjectError (ObjectMissing, ObjectChanged, ObjectDenied, ObjectDamaged,
-    ObjectTooLarge). Everything else that lasts longer than the retries is errors.StorageError and names the url: network, credentials, a
-    full disk. An option that makes no sense is errors.SettingsError, at the first use of its protocol.
+    ObjectTooLarge). Everything else that lasts longer than the retries is errors.StorageError and names the url:
+    network, credentials, a full disk. An option that makes no sense is errors.SettingsError, at the first use of its
+    protocol.
     """
 
     def __init__(self, options: StorageOptions | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from tests.picture_samples import (
     colour_files,
     corners,
     exif,
+    flat_jpeg,
     grey_files,
     noisy_files,
     noisy_HW3,
@@ -40,7 +42,7 @@ from tests.picture_samples import (
 from tinyface_core.errors import ErrorClass, PictureError, Stage
 from tinyface_core.picture import decode as module
 from tinyface_core.picture.decode import decode, upright
-from tinyface_core.picture.layout import jpeg_segments
+from tinyface_core.picture.layout import jpeg_segments, png_chunks
 from tinyface_core.picture.picture import Limits, Picture
 
 
@@ -178,8 +180,12 @@ def half_zeros(data: bytes) -> bytes:
     return data[:half] + bytes(len(data) - half - 2) + data[-2:]
 
 
+def ended_early(data: bytes) -> bytes:
+    return data[: len(data) // 2] + b"\xff\xd9"
+
+
 @pytest.mark.parametrize("name", ["jpeg", "jpeg progressive"])
-@pytest.mark.parametrize("damage", [without_its_middle, half_zeros, lambda d: d[: len(d) // 2] + b"\xff\xd9"])
+@pytest.mark.parametrize("damage", [without_its_middle, half_zeros, ended_early])
 def test_a_jpeg_that_lost_data_is_corrupt_not_half_grey(name: str, damage: Any) -> None:
     """OpenCV and Pillow give a picture that is grey or garbage from the loss on; its end marker is there."""
     damaged = damage(noisy_files()[name])
@@ -188,22 +194,133 @@ def test_a_jpeg_that_lost_data_is_corrupt_not_half_grey(name: str, damage: Any) 
     assert error_of(damaged).error_class is ErrorClass.CORRUPT
 
 
-def test_a_jpeg_with_padding_is_whole() -> None:
+@pytest.mark.parametrize(
+    "padding", [bytes(20), bytes(30_000), b"\xff" * 50, bytes(20) + b"\xff\xff", b"odd bytes"], ids=len
+)
+def test_a_jpeg_with_padding_is_whole(padding: bytes) -> None:
     """Some cameras leave unused bytes before the end marker, or trailers behind it: nothing is missing."""
     data = noisy_files()["jpeg"]
     whole = picture_of(data).rgb_HW3
-    for padded in (data[:-2] + b"\0" * 20 + data[-2:], data + b"trailer" * 100, data[:2] + b"\xff\xff" + data[2:]):
+    for padded in (data[:-2] + padding + data[-2:], data + b"trailer" * 100, data[:2] + b"\xff\xff" + data[2:]):
         np.testing.assert_array_equal(picture_of(padded).rgb_HW3, whole)
 
 
-def test_a_jpeg_with_an_odd_jfif_version_is_read() -> None:
-    """A warning that means no loss must not cost the picture."""
-    data = bytearray(noisy_files()["jpeg"])
-    at = data.index(b"JFIF\0") + 5
-    data[at : at + 2] = b"\x09\x09"
-    with pytest.raises(ValueError, match="JFIF"):
-        simplejpeg.decode_jpeg(bytes(data), "RGB", strict=True)
-    np.testing.assert_array_equal(picture_of(bytes(data)).rgb_HW3, picture_of(noisy_files()["jpeg"]).rgb_HW3)
+@pytest.mark.parametrize("share", np.linspace(0.5, 0.99, 12))
+def test_zeros_over_the_end_of_a_jpeg_are_no_padding(share: float) -> None:
+    """They decode to flat colour; the last few of them are left over, as padding is."""
+    data = noisy_files()["jpeg"]
+    begin = int(len(data) * share)
+    assert error_of(data[:begin] + bytes(len(data) - 2 - begin) + data[-2:]).error_class is ErrorClass.CORRUPT
+
+
+def test_coded_data_left_over_are_no_padding() -> None:
+    """Of some flipped bits the decoder ends early, with all behind them shifted or in other colours."""
+    damaged = bytearray(noisy_files()["jpeg"])
+    damaged[len(damaged) // 2 + 6] ^= 16
+    with pytest.raises(ValueError, match="64 extraneous bytes before marker 0xd9"):  # 0.2 % of the file
+        simplejpeg.decode_jpeg(bytes(damaged), "RGB", strict=True)
+    assert error_of(bytes(damaged)).error_class is ErrorClass.CORRUPT
+
+
+def odd_jfif_version(data: bytes) -> bytes:
+    at = data.rindex(b"JFIF\0") + 5
+    return data[:at] + b"\x09\x09" + data[at + 2 :]
+
+
+def odd_adobe_transform(data: bytes, transform: int = 5) -> bytes:
+    """In place of JFIF's segment, which would tell the colours."""
+    start, stop = next((start, stop) for marker, start, stop in jpeg_segments(data) if marker in (0xE0, 0xEE))
+    return data[: start - 4] + b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + bytes([transform]) + data[stop:]
+
+
+def odd_scan_bounds(data: bytes) -> bytes:
+    *_, (_, _, stop) = jpeg_segments(data)
+    return data[: stop - 3] + bytes(3) + data[stop:]
+
+
+def odd_padding(data: bytes) -> bytes:
+    return data[:-2] + bytes(30) + data[-2:]
+
+
+def odd_in_all(data: bytes) -> bytes:
+    return odd_padding(odd_scan_bounds(odd_jfif_version(data[:2] + b"\xff\xe5\0\x07stray" + data[2:])))
+
+
+def odd_short_segments(data: bytes) -> bytes:
+    return odd_jfif_version(data[:2] + b"\xff\xee\0\x07Adobe\xff\xe0\0\x07JFIF\0" + data[2:])
+
+
+ODD = [odd_short_segments, odd_jfif_version, odd_adobe_transform, odd_scan_bounds, odd_in_all]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_harmless_oddity_of_a_jpeg_costs_no_picture(odd: Any) -> None:
+    data = odd(noisy_files()["jpeg"])
+    with pytest.raises(ValueError, match=r"JFIF|Adobe|SOS"):
+        simplejpeg.decode_jpeg(data, "RGB", strict=True)
+    np.testing.assert_array_equal(picture_of(data).rgb_HW3, picture_of(noisy_files()["jpeg"]).rgb_HW3)
+
+
+@pytest.mark.parametrize("damage", [without_its_middle, half_zeros, ended_early])
+@pytest.mark.parametrize("odd", ODD)
+def test_a_harmless_oddity_of_a_jpeg_hides_no_loss(odd: Any, damage: Any) -> None:
+    """The decoder stops at its first doubt; who shows the picture for that one's sake shows every loss behind it."""
+    assert error_of(odd(damage(noisy_files()["jpeg"]))).error_class is ErrorClass.CORRUPT
+
+
+def test_an_odd_adobe_transform_of_cmyk_is_what_libjpeg_takes_it_for() -> None:
+    """For four components that is YCCK; the same file with the transform named shows the same colours."""
+    data = saved(Image.fromarray(noisy_HW3()).convert("CMYK"), "JPEG", quality=90)
+    odd, named = (picture_of(odd_adobe_transform(data, transform)).rgb_HW3 for transform in (1, 2))
+    np.testing.assert_array_equal(odd, named)
+    assert np.abs(odd.astype(int) - picture_of(data).rgb_HW3).mean() > 20
+
+
+def scans_of(data: bytes) -> tuple[bytes, list[bytes]]:
+    """What stands before the first scan's tables, and each scan with its tables; their data hold no marker."""
+    starts = [found.start() for found in re.finditer(rb"(\xff\xc4[^\xff]*)*\xff\xda", data)]
+    return data[: starts[0]], [data[a:b] for a, b in zip(starts, [*starts[1:], len(data) - 2], strict=True)]
+
+
+def test_a_progressive_jpeg_without_one_of_its_scans_is_an_error() -> None:
+    """Decoders show a relief, or a blurred picture, and the strict one objects only to some of them."""
+    head, scans = scans_of(noisy_files()["jpeg progressive"])
+    assert len(scans) == 10
+    picture_of(head + b"".join(scans) + b"\xff\xd9")
+    for lost in range(10):
+        found = error_of(head + b"".join(scans[:lost] + scans[lost + 1 :]) + b"\xff\xd9")
+        assert found.error_class in (ErrorClass.CORRUPT, ErrorClass.TRUNCATED)
+        cut = error_of(head + b"".join(scans[:lost]) + b"\xff\xd9")
+        assert cut.error_class is (ErrorClass.TRUNCATED if lost else ErrorClass.CORRUPT)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_whole_progressive_jpegs_of_every_colour_have_all_their_scans(mode: str) -> None:
+    picture = Image.fromarray(noisy_HW3()).convert(mode)
+    picture_of(saved(picture, "JPEG", progressive=True, optimize=True))
+    picture_of(saved(Image.new(mode, (64, 40)), "JPEG", progressive=True))
+    if mode != "CMYK":
+        options = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 3]
+        picture_of(bytes(cv2.imencode(".jpg", np.asarray(picture), options)[1]))
+
+
+def test_a_sequential_jpeg_without_one_of_its_components_is_truncated() -> None:
+    """Each may have a scan of its own; a missing one is a missing colour."""
+    thirds = [(1, 1), (1, 1), (1, 1)]
+    assert (picture_of(flat_jpeg(thirds, [[0, 1, 2]])).rgb_HW3 == 128).all()
+    assert (picture_of(flat_jpeg(thirds, [[0], [1], [2]])).rgb_HW3 == 128).all()
+    assert error_of(flat_jpeg(thirds, [[0], [2]])).error_class is ErrorClass.TRUNCATED
+
+
+def test_a_jpeg_that_only_the_lenient_decoder_reads_is_unsupported() -> None:
+    """Rare sampling factors: what it loses, nobody would see."""
+    rare = flat_jpeg([(2, 2), (2, 1), (1, 2)], [[0, 1, 2]])
+    assert cv2.imdecode(np.frombuffer(rare, np.uint8), cv2.IMREAD_COLOR_RGB) is not None
+    error = error_of(rare)
+    assert error.error_class is ErrorClass.UNSUPPORTED
+    assert "convert it" in error.message
+    frame_twice = rare.replace(b"\xff\xc0", rare[rare.index(b"\xff\xc0") :][:19] + b"\xff\xc0")
+    assert error_of(frame_twice).error_class is ErrorClass.CORRUPT
 
 
 @pytest.mark.parametrize("name", ["jpeg", "jpeg progressive"])
@@ -248,6 +365,8 @@ def test_flipped_bits_give_an_error_or_a_full_size_picture(name: str) -> None:
         if isinstance(found, Picture):
             assert found.rgb_HW3.shape == (found.height, found.width, 3)
             assert name not in ("png", "avif")
+            if name == "png animated":  # the damage is in the other frame
+                np.testing.assert_array_equal(found.rgb_HW3, noisy_HW3())
         else:
             assert found.error_class is not ErrorClass.INTERNAL, found
 
@@ -289,6 +408,24 @@ def test_png_with_metadata_that_pillow_refuses_is_read() -> None:
     bad_sum = png_chunk(b"tEXt", b"note\0text")[:-1] + b"\0"
     for chunk in (long_text, bad_sum):
         np.testing.assert_array_equal(picture_of(data[:33] + chunk + data[33:]).rgb_HW3, noisy_HW3())
+
+
+def test_of_an_animated_png_the_still_picture_counts() -> None:
+    """OpenCV shows black where the first frame is missing or small, and passes over a wrong sum."""
+    data = noisy_files()["png animated"]
+    chunks = {kind: (start, stop) for kind, start, stop in reversed(list(png_chunks(data)))}  # the first of each kind
+    start, stop = chunks[b"fcTL"]
+    content = data[start + 8 : stop - 4]
+    small = png_chunk(b"fcTL", content[:4] + struct.pack(">II", 10, 10) + content[12:])
+    for first_frame in (b"", small):
+        np.testing.assert_array_equal(picture_of(data[:start] + first_frame + data[stop:]).rgb_HW3, noisy_HW3())
+    still = noisy_files()["png"]
+    np.testing.assert_array_equal(
+        picture_of(still[:33] + png_chunk(b"acTL", struct.pack(">II", 5, 0)) + still[33:]).rgb_HW3, noisy_HW3()
+    )
+    wrong_sum = bytearray(data)
+    wrong_sum[chunks[b"IDAT"][1] - 1] ^= 1
+    assert error_of(bytes(wrong_sum)).error_class is ErrorClass.CORRUPT
 
 
 def test_tiff_alpha_does_not_darken() -> None:

@@ -11,6 +11,7 @@ import zlib
 from datetime import datetime
 
 import pytest
+from PIL import Image
 
 from tests.picture_samples import (
     HEIGHT,
@@ -26,6 +27,7 @@ from tests.picture_samples import (
 )
 from tinyface_core.errors import ErrorClass, PictureError, Stage
 from tinyface_core.picture.header import Header, sniff
+from tinyface_core.picture.layout import jpeg_segments
 from tinyface_core.picture.picture import Limits
 
 
@@ -80,6 +82,12 @@ def brands(*names: bytes) -> bytes:
     return box(b"ftyp", names[0] + b"\0\0\0\0" + b"".join(names[1:]))
 
 
+def bmp_of_compression(number: int) -> bytes:
+    data = bytearray(colour_files()["bmp"])
+    data[30:34] = struct.pack("<I", number)
+    return bytes(data)
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar", "gzip"])
 def test_archives_are_unsupported_not_unpacked(kind: str) -> None:
     error_class, message = refused(archive(kind))
@@ -107,6 +115,19 @@ def test_archives_are_unsupported_not_unpacked(kind: str) -> None:
         (b"FUJIFILMCCD-RAW 0201" + bytes(90), "RAF"),
         (bytes(128) + b"DICM" + bytes(90), "DICOM"),
         (brands(b"mif1", b"mif1", b"jpeg"), "neither HEVC nor AV1"),
+        (b"\xff\xd8\xff\xf7" + colour_files()["jpeg"].split(b"\xff\xc0")[1], "JPEG-LS"),
+        (colour_files()["jpeg"].replace(b"\xff\xc0", b"\xff\xc5"), "hierarchical"),
+        (saved(upright_HW3(), "TGA"), "Targa"),
+        (saved(upright_HW3(), "TGA", compression="tga_rle"), "Targa"),
+        (b"\0\0\2\0\1\0\x20\x20\0\0" + bytes(40), "cursor"),
+        (saved(upright_HW3(), "PCX"), "PCX"),
+        (saved(upright_HW3(), "SGI"), "SGI"),
+        (saved(Image.fromarray(upright_HW3()).convert("1"), "XBM"), "XBM"),
+        (b"/* XPM */\nstatic char *a[] = {", "XPM"),
+        (b"icns" + bytes(40), "ICNS"),
+        (b"P6\r\n37 53\r\n255\n" + bytes(40), "PNM"),
+        (bmp_of_compression(4), "BMP with a JPEG"),
+        (bmp_of_compression(5), "BMP with a PNG"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -169,6 +190,15 @@ def test_orientation_is_read(name: str, orientation: int) -> None:
     options = {"big_tiff": True} if name == "tiff big" else {}
     data = saved(upright_HW3(), name.split()[0].upper(), exif=exif(orientation), **options)
     assert accepted(data).exif_orientation == orientation
+
+
+def test_orientation_is_read_behind_the_size_of_a_jpeg_too() -> None:
+    with_it, without = saved(upright_HW3(), "JPEG", exif=exif(6)), colour_files()["jpeg"]
+    start, stop = next((start, stop) for marker, start, stop in jpeg_segments(with_it) if marker == 0xE1)
+    scan = without.index(b"\xff\xda")
+    header = accepted(without[:scan] + with_it[start - 4 : stop] + without[scan:])
+    assert header.exif_orientation == 6
+    assert (header.width, header.height) == (WIDTH, HEIGHT)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 255, 65535])

@@ -3,10 +3,11 @@
 Which library decodes what was chosen by what it *refuses* (a damaged file must become an error, not a picture
 that is grey below its middle), measured with OpenCV 5.0, Pillow 13 and simplejpeg 1.9:
 
-    jpeg                 simplejpeg in strict mode: it stops where data were lost. OpenCV fills the rest with grey.
-                         Stray bytes in the header are taken out first. OpenCV only for what simplejpeg objects to
-                         without a loss (padding).
-    png webp bmp gif     OpenCV: it checks the sums, and reads more of the valid oddities than Pillow does.
+    jpeg                 simplejpeg in strict mode alone: it stops where data were lost. OpenCV and Pillow fill the
+                         rest with grey. It stops at its first doubt, a harmless one too: then what no pixel depends
+                         on is mended (`jpeg`) and it must pass from end to end.
+    png webp bmp gif     OpenCV: it checks the sums, and reads more of the valid oddities than Pillow does. Of an
+                         animated PNG it would not check them: `png` takes the animation away.
     avif                 OpenCV for pixels (it stops at every flipped bit; Pillow's decoder shows them),
                          Pillow for the turn, which OpenCV ignores.
     tiff                 Pillow; OpenCV for what Pillow cannot open. OpenCV multiplies colours by alpha.
@@ -14,13 +15,13 @@ that is grey below its middle), measured with OpenCV 5.0, Pillow 13 and simplejp
 
 Orientation is applied in one place, `upright`, from the header that `header` read; the decoders that turn by
 themselves (TIFF, HEIC) are named there. Alpha is dropped, not laid over a colour. Of several frames or pages
-the first is taken. 16 bits become 8 by their upper half. Floating point: 0..1 or 0..255, see `_to_8_bits`.
+the first is taken (of an animated PNG the picture for readers that know no animation). 16 bits become 8 by their
+upper half. Floating point: 0..1 or 0..255, see `_to_8_bits`.
 """
 
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -32,13 +33,13 @@ from PIL import AvifImagePlugin
 from tinyface_core.errors import ErrorClass, PictureError, Stage
 from tinyface_core.picture.header import Header, sniff, too_large
 from tinyface_core.picture.ifd import exif_facts
-from tinyface_core.picture.jpeg import with_clean_header
+from tinyface_core.picture.jpeg import has_all_scans, with_clean_header, without_padding
 from tinyface_core.picture.picture import Limits, Picture
+from tinyface_core.picture.png import without_animation
 from tinyface_core.picture.refusal import PILLOW_ERRORS, RGB, Refused, opencv, refusal
 from tinyface_core.picture.tiff import decode_tiff
 
 _AVIF_LONGEST_SIDE_PX = 32_768  # libavif's limit; over it a sound file is called damaged
-_PADDING_SHARE = 0.02  # of a JPEG: that much may stand unused before its end marker (cameras pad; losses leave more)
 
 
 def decode(data: bytes, limits: Limits = Limits()) -> Picture | PictureError:
@@ -87,35 +88,46 @@ def _by_opencv(data: bytes, header: Header, limits: Limits) -> Picture:
     return _picture(header, upright(opencv(data, header), header.exif_orientation))
 
 
+def _png(data: bytes, header: Header, limits: Limits) -> Picture:
+    return _by_opencv(without_animation(data), header, limits)
+
+
 def _jpeg(data: bytes, header: Header, limits: Limits) -> Picture:
     try:
-        stored = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+        stored = _strictly(data)
     except ValueError as why:
-        stored = _odd_jpeg(data, header, why)
+        data, stored = _mended_jpeg(data, header, str(why))
+    if not has_all_scans(data):
+        what = f"this jpeg file ends too early: its {len(data):,} bytes lack scans that would complete the picture"
+        raise Refused(ErrorClass.TRUNCATED, what)
     return _picture(header, upright(stored, header.exif_orientation))
 
 
-def _odd_jpeg(data: bytes, header: Header, why: ValueError) -> RGB:
-    """One that simplejpeg objects to (`why`): what is odd in its header does not touch the picture."""
-    if not _lost_data(str(why), len(data)):
-        try:
-            return np.ascontiguousarray(opencv(data, header), dtype=np.uint8)
-        except Refused:
-            raise refusal(data, header, why) from why  # the first decoder's reason says more
-    try:
-        return simplejpeg.decode_jpeg(with_clean_header(data), "RGB", strict=True)
-    except ValueError:
-        raise refusal(data, header, why) from why
+def _strictly(data: bytes) -> RGB:
+    """Raises ValueError with libjpeg's first error or warning (its jerror.h has them all)."""
+    return simplejpeg.decode_jpeg(data, "RGB", strict=True)
 
 
-def _lost_data(words: str, size_bytes: int) -> bool:
-    """Does libjpeg's message (its jerror.h) mean that a part of the picture is missing or wrong?
+def _mended_jpeg(data: bytes, header: Header, why: str) -> tuple[bytes, RGB]:
+    """(bytes, pixels) of one that the strict decoder objects to (`why`), once what no pixel depends on is mended.
 
-    Bytes that stand unused before the end marker are padding when few, a loss when many.
+    Pixels only where it passes then: its first objection, a harmless one too, hides all others.
     """
-    if unused := re.match(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9", words):
-        return int(unused[1]) > _PADDING_SHARE * size_bytes
-    return words.startswith(("Corrupt JPEG data", "Premature end"))
+    try:
+        clean = with_clean_header(data)
+        try:
+            return clean, _strictly(clean)
+        except ValueError as left:
+            why = str(left)
+            if (cut := without_padding(clean, why)) is None:
+                raise
+            return cut, _strictly(cut)
+    except ValueError as last:
+        if "subsampling" in why:  # its words for every header that it cannot read, a sound one with rare samplings too
+            opencv(data, header)  # refuses what is damaged
+            kind = "a jpeg whose sampling factors no decoder here reads that would notice lost data"
+            raise Refused(ErrorClass.UNSUPPORTED, f"this is {kind}: convert it to 4:2:0 or 4:4:4") from last
+        raise refusal(data, header, last) from last
 
 
 def _avif(data: bytes, header: Header, limits: Limits) -> Picture:
@@ -161,7 +173,7 @@ def _tiff(data: bytes, header: Header, limits: Limits) -> Picture:
 
 _DECODERS: dict[str, Callable[[bytes, Header, Limits], Picture]] = {
     "jpeg": _jpeg,
-    "png": _by_opencv,
+    "png": _png,
     "webp": _by_opencv,
     "bmp": _by_opencv,
     "gif": _by_opencv,

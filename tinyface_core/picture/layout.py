@@ -14,7 +14,9 @@ from itertools import repeat
 
 from tinyface_core.picture import ifd
 
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the rest are tables, not frames
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the rest are tables, not frames
+_JPEG_KINDS_NOT_DECODED = dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "a hierarchical JPEG")
+_JPEG_KINDS_NOT_DECODED[0xF7] = "a JPEG-LS picture"
 _JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x01}  # markers without a length
 _JPEG_SCAN, _JPEG_APP1, _JPEG_END = 0xDA, 0xE1, 0xD9
 _JPEG_FILL = re.compile(rb"\xff+")
@@ -73,14 +75,19 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _jpeg_extent(data: bytes) -> Extent:
-    exif = None
+    """Walks on to the first scan: the EXIF block may stand behind the size."""
+    size, exif = None, None
     for marker, start, stop in jpeg_segments(data):
+        if marker in _JPEG_KINDS_NOT_DECODED:
+            raise NotDecoded(_JPEG_KINDS_NOT_DECODED[marker])
         if marker == _JPEG_APP1 and exif is None and data.startswith(b"Exif\0\0", start):
             exif = data[start:stop]
-        elif marker in _JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", data, start + 1)
-            return Extent(width, height, exif)
-    raise Damaged("its picture data begins before its size was told")
+        elif marker in JPEG_FRAMES and size is None:
+            size = struct.unpack_from(">HH", data, start + 1)
+    if size is None:
+        raise Damaged("its picture data begins before its size was told")
+    height, width = size
+    return Extent(width, height, exif)
 
 
 def _jpeg_is_whole(data: bytes) -> bool:
@@ -91,21 +98,29 @@ def _jpeg_is_whole(data: bytes) -> bool:
 _PNG_END = b"IEND\xaeB`\x82"
 
 
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start, stop) of each whole chunk, its length and its sum within, up to and with IEND."""
+    at = 8
+    for _ in _parts():
+        length, kind = struct.unpack_from(">I4s", data, at) if at + 12 <= len(data) else (0, b"")
+        stop = at + 12 + length
+        if stop > len(data):
+            raise Damaged("its chunks do not add up") if _PNG_END in data[-64:] else IndexError()
+        yield kind, at, stop
+        if kind == b"IEND":
+            return
+        at = stop
+
+
 def _png_extent(data: bytes) -> Extent:
     """Walks all chunks: for a length that lies, OpenCV would ask for that much memory, up to 4 GB, and fill it."""
     if data[12:16] != b"IHDR":
         raise Damaged("its first chunk is not IHDR") if len(data) >= 16 else IndexError()
     width, height = struct.unpack_from(">II", data, 16)
-    at, kind, exif = 8, b"", None
-    for _ in _parts():
-        if kind == b"IEND":
-            break
-        length, kind = struct.unpack_from(">I4s", data, at) if at + 12 <= len(data) else (0, b"")
-        if at + 12 + length > len(data):
-            raise Damaged("its chunks do not add up") if _PNG_END in data[-64:] else IndexError()
+    exif = None
+    for kind, start, stop in png_chunks(data):
         if kind == b"eXIf":
-            exif = data[at + 8 : at + 8 + length]
-        at += 12 + length
+            exif = data[start + 8 : stop - 4]
     return Extent(width, height, exif)
 
 
@@ -147,8 +162,13 @@ def _bmp_header(data: bytes) -> tuple[int, int, int, int, int]:
     return width, abs(height), bits, compression, pixels_at  # a negative height means: top row first
 
 
+_BMP_FILES_INSIDE = {4: "a BMP with a JPEG inside", 5: "a BMP with a PNG inside"}
+
+
 def _bmp_extent(data: bytes) -> Extent:
-    width, height, *_ = _bmp_header(data)
+    width, height, _, compression, _ = _bmp_header(data)
+    if compression in _BMP_FILES_INSIDE:
+        raise NotDecoded(_BMP_FILES_INSIDE[compression])
     return Extent(width, height)
 
 

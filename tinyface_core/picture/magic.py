@@ -29,7 +29,13 @@ _OTHER_PICTURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"8BPS", "a Photoshop file"),
     (0, b"gimp xcf", "a GIMP file"),
     (0, b"\0\0\x01\0", "an icon"),
+    # a Targa without a palette; of a cursor, the number of its pictures stands where a Targa's sixth and seventh 0 are
+    *((0, b"\0\0%c\0\0\0\0\0" % kind, "a Targa picture") for kind in (2, 3, 10, 11)),
     (0, b"\0\0\x02\0", "a cursor"),
+    (0, b"icns", "an icon (ICNS)"),
+    *((0, b"\n%c\x01" % version, "a PCX picture") for version in (0, 2, 3, 4, 5)),
+    *((0, b"\x01\xda%c%c" % (packed, depth), "an SGI picture") for packed in (0, 1) for depth in (1, 2)),
+    (0, b"/* XPM */", "an XPM picture"),
     (0, b"v/1\x01", "an OpenEXR picture"),
     (0, b"#?RADIANCE", "a Radiance HDR picture"),
     (0, b"#?RGBE", "a Radiance HDR picture"),
@@ -44,7 +50,7 @@ _OTHER_PICTURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"IIU\0", "a camera's raw file (RW2)"),
     (0, b"FOVb", "a camera's raw file (X3F)"),
     (128, b"DICM", "a DICOM picture"),
-    *((0, b"P%d%c" % (kind, blank), "a PNM picture") for kind in range(1, 8) for blank in b"\n "),
+    *((0, b"P%d%c" % (kind, blank), "a PNM picture") for kind in range(1, 8) for blank in b"\n\r\t "),
 )
 _ARCHIVES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"PK\x03\x04", "zip"),
@@ -144,6 +150,8 @@ def _no_picture(head: bytes) -> tuple[ErrorClass, str]:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<svg", b"<?xml")) and b"<svg" in text:
         return ErrorClass.UNSUPPORTED, "this is an SVG drawing, a format that is not decoded here"
+    if text.startswith(b"#define ") and b"_width " in text and b"_bits[]" in text:
+        return ErrorClass.UNSUPPORTED, "this is an XBM picture, a format that is not decoded here"
     if text.startswith((b"<!doctype html", b"<html")):
         return ErrorClass.NOT_AN_IMAGE, "this is a web page: a download may have stored an error page"
     if b"\0" not in head and _is_text(head):

@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-DECODER_VERSION = 1  # raised whenever the same bytes may give other pixels: outputs of two versions never mix
+DECODER_VERSION = 2  # raised whenever the same bytes may give other pixels: outputs of two versions never mix
 
 
 @dataclass(frozen=True)
