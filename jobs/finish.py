@@ -53,8 +53,9 @@ def show_dry_run(sources: Iterable[Source], skipped: Counter[str]) -> None:
     if skipped:
         console.print(f"skipped, no pictures: {_listed(skipped)}", markup=False)
     console.print(
-        "Nothing was written, nor was it tried whether --output can be. --limit is not applied here; an object that "
-        "two inputs name is listed twice and read once; what archives hold is counted when they are read."
+        "Nothing was written, nor was it tried whether --output can be. --limit and --prune are not applied here, nor "
+        "is what is done already left out; an object that two inputs name is listed twice and read once; what archives "
+        "hold is counted when they are read."
     )
 
 
@@ -63,22 +64,31 @@ def finish(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Co
 
     skipped: by extension, of this run's listing; what archives held is in the units' totals.
     """
+    changed = run.reading.storage.stat(run.output.path("_SUCCESS")) is None  # else it stood since the latest finish
     run.output.delete_success()
     run.committer.sweep(to_do.plan.names(), to_do.commits())
     facts = _facts(run, to_do, worked, started, skipped)
     run.output.write_run(facts, started)
-    anew = bool(worked.units) or run.job.report_pictures > 0
-    report_uri = _report(run, facts, anew=anew) if run.job.report else None
+    report = _report(run, facts, changed=changed)
     run.claim.check()
     run.output.write_success()
-    show_summary(facts, run.output.uri, report_uri)
+    show_summary(facts, run.output.uri, report)
 
 
-def _report(run: Run, facts: Mapping[str, Any], *, anew: bool) -> str | None:
-    """The report's uri; a report that fails must not fail a run whose tables are whole."""
+def _report(run: Run, facts: Mapping[str, Any], *, changed: bool) -> str:
+    """What there is to say of the report; one that fails must not fail a run whose tables are whole.
+
+    changed: rows may be others than when a report was written: it is written anew or, where none is asked for, deleted,
+    as it tells numbers, and may show pictures, that are gone.
+    """
     uri = run.output.path("report.html")
+    if not run.job.report:
+        if not changed or run.reading.storage.stat(uri) is None:
+            return "not asked for"
+        run.output.delete_report()
+        return "not asked for; the one of an earlier run is deleted, as it told of other rows"
     try:
-        if anew or run.reading.storage.stat(uri) is None:
+        if changed or run.job.report_pictures > 0 or run.reading.storage.stat(uri) is None:
             write_report(
                 run.claim.guarded(),
                 run.output.uri,
@@ -89,7 +99,7 @@ def _report(run: Run, facts: Mapping[str, Any], *, anew: bool) -> str | None:
         return uri
     except Exception:
         log.exception("the report could not be written; the tables are whole")
-        return None
+        return "could not be written"
 
 
 def _facts(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Counter[str]) -> dict[str, Any]:
@@ -126,8 +136,8 @@ def _counts(totals: UnitTotals) -> dict[str, Any]:
     }
 
 
-def show_summary(facts: Mapping[str, Any], output_uri: str, report_uri: str | None) -> None:
-    """The last screen of a run."""
+def show_summary(facts: Mapping[str, Any], output_uri: str, report: str) -> None:
+    """The last screen of a run. report: its uri, or why there is none."""
     output, this_run, rate = facts["output"], facts["this_run"], facts["pictures_per_s"]
     table = Table.grid(padding=(0, 2))
     rows = [
@@ -138,7 +148,7 @@ def show_summary(facts: Mapping[str, Any], output_uri: str, report_uri: str | No
         ("time", f"{facts['wall_s']:.0f} s" + (f", {rate:.2f} pictures/s while working" if rate else "")),
         ("model", f"{facts['settings']['model']}, {facts['settings']['device']} in {facts['settings']['precision']}"),
         ("tables", f"{output_uri}/images, {output_uri}/detections"),
-        ("report", report_uri or "not asked for"),
+        ("report", report),
     ]
     if not facts["complete"]:
         rows.append(("open", "not all that is planned is worked (--limit): the same command without it goes on"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 import os
 import re
 import sys
@@ -21,7 +22,7 @@ import yaml
 from cyclopts import App, Group, Parameter
 from rich.console import Console
 
-from signals import INTERRUPTED, TERMINATED, Terminated, leave
+from signals import INTERRUPTED, TERMINATED, TOLD, Terminated, ending_on_signals, leave
 from tinyface_core.errors import OutputError, SettingsError, StorageError, TinyfaceError
 from tinyface_core.storage import ObjectError, StorageOptions
 
@@ -133,11 +134,11 @@ class DetectArchive:
             (
                 "--decode-timeout",
                 self.decode_timeout,
-                self.decode_timeout is None or self.decode_timeout > 0,
-                "above 0",
+                self.decode_timeout is None or 0 < self.decode_timeout < math.inf,
+                "above 0 and finite",
             ),
             ("--cpus-per-actor", self.cpus_per_actor, self.cpus_per_actor > 0, "from 1 on"),
-            ("--gpus-per-actor", self.gpus_per_actor, (self.gpus_per_actor or 0) >= 0, "from 0 on"),
+            ("--gpus-per-actor", self.gpus_per_actor, 0 <= (self.gpus_per_actor or 0) < math.inf, "from 0 on, finite"),
             ("--report-pictures", self.report_pictures, self.report_pictures >= 0, "from 0 on"),
             ("--prune", self.prune, 0 <= (self.prune or 0) <= 1, "from 0 to 1"),
             ("--max-error-share", self.max_error_share, 0 <= (self.max_error_share or 0) <= 1, "from 0 to 1"),
@@ -145,6 +146,8 @@ class DetectArchive:
         for name, value, good, needed in checks:
             if not good:
                 raise SettingsError(f"{name} {value}: needs a number {needed}.")
+        if self.prune is not None and self.limit is not None:
+            raise SettingsError("--prune with --limit: rows in units behind the limit would stay. Give one at a time.")
         for name, texts in (("--input", self.input), ("--output", (self.output,))):
             if not all(text.strip() for text in texts):
                 raise SettingsError(f"{name}: is empty. An unset variable? Give `.` for the current folder.")
@@ -215,20 +218,21 @@ def run_job(app: App, tokens: list[str] | None = None) -> int:
     logging.captureWarnings(True)
     tokens = list(sys.argv[1:] if tokens is None else tokens)
     try:
-        app.config = _config_file(tokens)
-        return int(app(tokens, exit_on_error=False, print_error=False) or 0)
+        with ending_on_signals():
+            app.config = _config_file(tokens)
+            return int(app(tokens, exit_on_error=False, print_error=False) or 0)
     except cyclopts.CycloptsError as error:
         return _refused(_told(error, app, tokens), 2)
     except StorageError as error:
-        return _refused(f"{error} The same command goes on from here.", error.exit_code)
+        return _refused(f"{str(error).rstrip('.')}. The same command goes on from here.", error.exit_code)
     except TinyfaceError as error:
         return _refused(str(error), error.exit_code)
     except ObjectError as error:  # of an object that no run can do without
         return _refused(f"{error}; the same command goes on.", StorageError.exit_code)
     except KeyboardInterrupt:
-        return _refused("interrupted; the same command resumes.", INTERRUPTED)
+        return _refused(TOLD[INTERRUPTED], INTERRUPTED)
     except Terminated:
-        _refused("told to end (SIGTERM); the same command resumes.", TERMINATED)
+        _refused(TOLD[TERMINATED], TERMINATED)
         leave()
 
 

@@ -10,11 +10,12 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # the job prints its own, from the commit loop
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -25,7 +26,6 @@ import ray
 from ray.experimental.internal_kv import _internal_kv_get
 
 from options import DetectArchive
-from signals import ending_on_signals
 from tinyface_core.detect.options import Device, Precision, Runtime
 from tinyface_core.errors import ResourceError
 from tinyface_core.report.text import counted
@@ -78,7 +78,7 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
     where = _joinable(address)
     try:
         only_local = {"include_dashboard": False} if where == "local" else {}
-        context = ray.init(address=where, logging_level=logging.WARNING, **only_local)
+        context = _init(address=where, logging_level=logging.WARNING, **only_local)
     except ConnectionError as error:
         raise ResourceError(f"no Ray cluster answers at {where}: {error}") from error
     try:
@@ -91,6 +91,21 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
         yield cluster
     finally:
         ray.shutdown()
+
+
+def _init(**options: Any) -> Any:
+    """What ray.init gives; SIGTERM goes on to end the run as it did before.
+
+    Ray would set handlers that end the process without a word, with codes of their own, and below them, in C++, one
+    that first prints the stack.
+    """
+    set_by_ray = ray._private.utils.set_sigterm_handler
+    ray._private.utils.set_sigterm_handler = lambda handler: None
+    try:
+        return ray.init(**options)
+    finally:
+        ray._private.utils.set_sigterm_handler = set_by_ray
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _grows() -> bool:
@@ -195,7 +210,6 @@ class RaySession:
     def cluster(self) -> Cluster:
         if self._cluster is None:
             self._cluster = self._stack.enter_context(ray_cluster(self._address))
-            self._stack.enter_context(ending_on_signals())
         return self._cluster
 
     def runtime(self, pool: Pool, device: Device, precision: Precision) -> Runtime:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import ExitStack
 from typing import Annotated
 
 from cyclopts import Group, Parameter
 
 from options import StorageFlags, Texts, job_app, many, run_job
 from prepare import before_first_write
+from tinyface_core.archive.globs import has_magic
 from tinyface_core.errors import InputError, SettingsError
 from tinyface_core.report.text import counted
 from tinyface_core.storage import Storage, unsigned
@@ -26,7 +28,7 @@ from tinyface_core.tables.commit import Committer
 from tinyface_core.tables.footer import committed
 from tinyface_core.tables.output import OutputFolder, OutputState
 from tinyface_core.tables.plan import Plan
-from tinyface_core.tables.removal import find, finish_removals
+from tinyface_core.tables.removal import Found, find, finish_removals
 from tinyface_core.tables.removed import Removal, Removed
 
 log = logging.getLogger(__name__)
@@ -62,19 +64,27 @@ def remove(
     store = Storage((storage or StorageFlags()).options())
     wanted = _wanted(store, uri, member, image_id)
     folder = OutputFolder(store, output)
-    with before_first_write():
-        if folder.look() is OutputState.EMPTY:
-            raise InputError(f"no output of detect_archive.py: {folder.uri}: nothing is there.")
-        found = find(store, folder.uri, wanted)
-    print(f"{counted(found.pictures, 'picture')} with {counted(found.faces, 'face')} in the output")
-    if dry_run:
-        print("Nothing was written.")
-        return 0
-    if not found.pictures:
-        print("What was named is not in the output; it stays out if it comes.")
-    with Claim(store, folder.uri) as claim:
+    with ExitStack() as stack:
+        with before_first_write():
+            if (folder.look() if dry_run else folder.check()) is OutputState.EMPTY:
+                raise InputError(f"no output of detect_archive.py: {folder.uri}: nothing is there.")
+            found = find(store, folder.uri, wanted)
+            _refuse_what_is_no_name(wanted, found)
+            print(f"{counted(found.pictures, 'picture')} with {counted(found.faces, 'face')} in the output")
+            absent = sorted(wanted.uris - found.named) or ([] if found.pictures else ["what was named"])
+            for name in absent:
+                print(f"not in the output: {name}")
+            if dry_run:
+                print("Nothing was written.")
+                return 0
+            claim = stack.enter_context(Claim(store, folder.uri))
         whole = _remove(store, OutputFolder(claim.guarded(), output), claim, wanted)
-    print(f"taken out of {folder.uri}; report.html, which may show them, is deleted until the next run")
+    if found.pictures:
+        print(f"taken out of {folder.uri}; report.html, which may show them, is deleted until the next run")
+    if absent:
+        print(
+            "What is not in the output is noted: it stays out if it comes under exactly this name. Is the name right?"
+        )
     if not whole:
         print("The tables are not whole: a run is open, or files are damaged. detect_archive.py, as before, goes on.")
     return 0
@@ -83,6 +93,8 @@ def remove(
 def _wanted(store: Storage, uris: Texts, members: Texts, image_ids: Texts) -> Removed:
     if not uris and not image_ids:
         raise SettingsError("give --uri or --image-id: which pictures?")
+    if not all(text.strip() for text in (*uris, *members)):
+        raise SettingsError("--uri or --member: is empty. An unset variable?")
     if members and len(uris) != 1:
         raise SettingsError(f"--member {members[0]}: give exactly one --uri, the archive that it is in.")
     if wrong := [given for given in image_ids if len(given) != 32 or set(given) - set("0123456789abcdef")]:
@@ -91,6 +103,21 @@ def _wanted(store: Storage, uris: Texts, members: Texts, image_ids: Texts) -> Re
     if members:
         return Removed.named(image_ids, members=[(canonical[0], member) for member in members])
     return Removed.named(image_ids, canonical)
+
+
+def _refuse_what_is_no_name(wanted: Removed, found: Found) -> None:
+    """Raises: InputError."""
+    for uri, count in found.folders.items():
+        raise InputError(
+            f"--uri {uri}: names no picture and no archive, but a folder: the output has {counted(count, 'picture')} "
+            "below it. Nothing was changed: name each by its own uri, as the images table has it."
+        )
+    for uri in sorted(wanted.uris - found.named):
+        if has_magic(uri.partition("?")[0] if uri.startswith("http") else uri) or "{" in uri:
+            raise InputError(
+                f"--uri {uri}: is a pattern, and nothing in the output has it for its name. Nothing was changed: name "
+                "each picture by its own uri, as the images table has it."
+            )
 
 
 def _remove(store: Storage, output: OutputFolder, claim: Claim, wanted: Removed) -> bool:

@@ -2,7 +2,8 @@
 
 SIGTERM: no new units, out within three seconds, after which Ray kills. Ctrl-C: the claim is given back. Python raises
 what a handler raises between two of its own steps, and where these belong to a callback or a destructor, of Ray for
-one, it is printed or lost: so the handler also notes that it was called, and `check` raises what was lost.
+one, it is printed or lost: so the handler also notes that it was called, and `check` raises what was lost. While the
+main thread is in C, as for seconds in ray.init, Python calls no handler at all: a thread of ours is told then too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from typing import NoReturn
 
 INTERRUPTED, TERMINATED = 130, 143
 TERM_GRACE_S, INT_GRACE_S = 2.5, 30.0
+TOLD = {
+    INTERRUPTED: "interrupted; the same command resumes.",
+    TERMINATED: "told to end (SIGTERM); the same command resumes.",
+}
 _asked: list[type[BaseException]] = []
 
 
@@ -30,28 +35,51 @@ def ending_on_signals() -> Iterator[None]:
     """Inside, SIGTERM raises Terminated and SIGINT KeyboardInterrupt in the main thread, and ends the process after
     a while whatever still runs.
 
-    Enter it after ray.init, which sets handlers of its own.
+    What sets handlers of its own, as ray.init does, is to be kept from it.
     """
-    endings = {
-        signal.SIGTERM: (Terminated, TERM_GRACE_S, TERMINATED),
-        signal.SIGINT: (KeyboardInterrupt, INT_GRACE_S, INTERRUPTED),
-    }
+    kinds = {signal.SIGTERM: Terminated, signal.SIGINT: KeyboardInterrupt}
 
     def end(signal_number: int, frame: FrameType | None) -> None:
-        kind, grace_s, code = endings[signal.Signals(signal_number)]
-        watchdog = threading.Timer(grace_s, os._exit, [code])
-        watchdog.daemon = True
-        watchdog.start()
+        kind = kinds[signal.Signals(signal_number)]
         _asked.append(kind)
         raise kind
 
-    before = {number: signal.signal(number, end) for number in endings}
+    with _watchdogs():
+        before = {number: signal.signal(number, end) for number in kinds}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            _asked.clear()
+
+
+@contextmanager
+def _watchdogs() -> Iterator[None]:
+    """Starts one at each signal; those that were started stay at the end."""
+    reading, writing = os.pipe()  # Python writes the number of each signal that comes, from within C
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    thread = threading.Thread(target=_watch, args=(reading,), name="tinyface-signals", daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _asked.clear()
+        signal.set_wakeup_fd(before)
+        os.write(writing, b"\0")
+        thread.join()
+        os.close(writing)
+        os.close(reading)
+
+
+def _watch(reading: int) -> None:
+    graces_s = {signal.SIGTERM: (TERM_GRACE_S, TERMINATED), signal.SIGINT: (INT_GRACE_S, INTERRUPTED)}
+    while number := os.read(reading, 1)[0]:
+        if number in graces_s:
+            grace_s, code = graces_s[signal.Signals(number)]
+            watchdog = threading.Timer(grace_s, _end, [code])
+            watchdog.daemon = True
+            watchdog.start()
 
 
 def check() -> None:
@@ -65,3 +93,9 @@ def leave() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(TERMINATED)
+
+
+def _end(code: int) -> NoReturn:
+    """For a main thread that is stuck: says what it would say, and takes no lock that it may hold."""
+    os.write(2, f"error: {TOLD[code]}\n".encode())
+    os._exit(code)

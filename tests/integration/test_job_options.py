@@ -132,4 +132,6 @@ def test_too_many_errors_stop_the_run_with_3_and_stay_committed(tmp_path: Path, 
     assert "--max-error-share 0.2" in run.err
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     assert len(Tables(tmp_path / "out").statuses()) == 10
+    again = Job(tmp_path / "log", ray_head.environment, *options, "0.2", cwd=tmp_path).wait().expect(3)
+    assert "3 of 10 pictures of the output" in again.err  # a scheduler that tries again must not see it go well
     assert Job(tmp_path / "log", ray_head.environment, *options, "0.3", cwd=tmp_path).wait().expect(0)

@@ -60,7 +60,10 @@ CASES = {
     ),
     "an unknown option": Case(f"{USUAL} --min-scor 0.5", ("--min-scor", "Did you mean", "--min-score")),
     "a word for a number": Case(f"{USUAL} --limit many", ("--limit", "many")),
+    "pruned up to a limit": Case(f"{USUAL} --prune 0.1 --limit 5", ("--prune with --limit",)),
     "a number out of its range": Case(f"{USUAL} --max_error_share 2", ("--max-error-share 2", "from 0 to 1")),
+    "a time without end": Case(f"{USUAL} --decode-timeout inf", ("--decode-timeout inf", "above 0 and finite")),
+    "GPUs without end": Case(f"{USUAL} --gpus-per-actor inf", ("--gpus-per-actor inf", "finite")),
     "a device that is none": Case(f"{USUAL} --device tpu", ("--device", "tpu", "cuda")),
     "no zoom": Case(f"{USUAL} --zooms 0.5 tiny", ("--zooms 0.5 tiny", "adaptive")),
     "a zoom of nothing": Case(f"{USUAL} --zooms 0", ("--zooms 0",)),
@@ -72,6 +75,9 @@ CASES = {
     ),
     "the output is a file": Case("--input in --output out.parquet", ("is a file",), a_file("out.parquet")),
     "the output holds foreign files": Case(USUAL, ("holds files", "thesis.doc"), a_file("out/thesis.doc")),
+    "the output lies inside another one": Case(
+        "--input in --output o/images/x", ("lies inside the output", "outside"), a_file("o/_run/settings.json")
+    ),
     "the output is not writable": Case("--input in --output /proc/out", ("/proc/out", "permissions")),
     "a column that is not there": Case(
         "--input list.csv --output out --carry label", ("--carry label", "uri, title"),

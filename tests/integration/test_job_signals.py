@@ -9,13 +9,30 @@ import psutil
 import pytest
 
 from tests.integration.job_pictures import deadly
-from tests.integration.job_runs import Job, Tables
+from tests.integration.job_runs import Job, Tables, ray_processes_below
 from tests.integration.ray_head import FAULTS, RayHead, ray_environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 
 COUNT = 80
 SLOW = (250, 1, 5)
+
+
+def test_sigterm_while_ray_starts_ends_the_run_like_any_other(tmp_path: Path, model: Path) -> None:
+    """Ray's own handlers ended it with 15 and no word; and for seconds Ray waits where Python calls no handler."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(deadly(SLOW))
+    options = ["--input", "in", "--output", "out", "--model", str(model), "--ray-address", "local"]
+    for process in ("gcs_server", "raylet"):
+        job = Job(tmp_path / "log", ray_environment(), *options, cwd=tmp_path)
+        job.wait_until(lambda name=process, pid=job.process.pid: name in ray_processes_below(pid), f"{process} starts")
+        started = psutil.Process(job.process.pid).children(recursive=True)
+        run = job.signal(signal.SIGTERM).expect(143)
+        assert run.err == "error: told to end (SIGTERM); the same command resumes.\n"
+        assert run.seconds < 3
+        _, alive = psutil.wait_procs(started, timeout=30)
+        assert [each.name() for each in alive if each.is_running()] == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_both_end_a_run_that_the_same_command_then_finishes(tmp_path: Path, ray_head: RayHead, model: Path) -> None:

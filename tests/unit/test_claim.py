@@ -441,3 +441,23 @@ def test_releasing_a_claim_on_a_store_that_is_away_does_not_hide_the_error(tmp_p
 
     with pytest.raises(ValueError, match="the real one"), Claim(Away(), f"file://{tmp_path}", times=QUICK):
         raise ValueError("the real one")
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_claim_that_cannot_be_written_tells_of_that(writes: int, tmp_path: Path) -> None:
+    """And not of its deletion, which fails as well on a disk that is mounted read-only."""
+
+    class ReadOnly(Storage):
+        left = writes
+
+        def write(self, uri: str, data: bytes) -> None:
+            if not self.left:
+                raise StorageError(f"cannot write {uri}")
+            self.left -= 1
+            super().write(uri, data)
+
+        def delete(self, uri: str) -> None:
+            raise StorageError(f"cannot delete {uri}")
+
+    with pytest.raises(StorageError, match=r"--output file://.*: cannot be claimed: cannot write .*[0-9a-f]\.$"):
+        Claim(ReadOnly(), f"file://{tmp_path}", times=QUICK).__enter__()

@@ -13,7 +13,7 @@ import pytest
 
 from tinyface_core.errors import OutputError, SettingsError, StorageError
 from tinyface_core.storage import Storage
-from tinyface_core.tables import output
+from tinyface_core.tables import output, place
 from tinyface_core.tables.output import OutputFolder, OutputState, settings_hash
 
 ASKED: dict[str, Any] = {"min_score": 0.5, "zooms": [0.5, 1.0, 2.0], "model_hash": "abc", "carry": None}
@@ -93,6 +93,36 @@ def test_tables_that_queries_would_read_too_are_named(name: str, tmp_path: Path)
         out.check()
 
 
+class Asked(Storage):
+    """The local disk; `looked_for`: what was asked for of other folders than the output's."""
+
+    looked_for: list[str]
+
+    def stat(self, uri: str) -> Any:
+        if uri.endswith(output.SETTINGS):
+            self.looked_for.append(uri)
+        return super().stat(uri)
+
+
+@pytest.mark.parametrize("inside", ["images/x", "detections", "_run/a/b", "images/_run/x"])
+def test_an_output_inside_another_one_is_refused(inside: str, tmp_path: Path) -> None:
+    """Queries over the outer one would read its tables, and the outer one's next run be refused."""
+    folder(tmp_path / "outer").write_settings(ASKED)
+    with pytest.raises(OutputError, match=f"lies inside the output file://{tmp_path}/outer,"):
+        folder(tmp_path / "outer" / inside).check()
+    assert folder(tmp_path / "outer" / "faces").check() is OutputState.EMPTY
+    assert folder(tmp_path / "other" / inside).check() is OutputState.EMPTY
+
+
+def test_only_a_folder_that_can_be_inside_another_output_costs_requests() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as root:  # pytest's own folders may be called anything
+        for name, requests in (("out", 1), ("images/out", 2), ("images/" * 9 + "out", 4)):
+            store = Asked()
+            store.looked_for = []
+            OutputFolder(store, f"{root}/{name}").look()
+            assert len(store.looked_for) == requests
+
+
 def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     put(tmp_path, "out")
     with pytest.raises(OutputError, match="is a file"):
@@ -126,7 +156,7 @@ def test_a_full_disk_is_found_by_the_probe(tmp_path: Path, monkeypatch: pytest.M
     def full(**_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(output.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(place.tempfile, "TemporaryFile", full)
     with pytest.raises(OutputError, match="No space left"):
         folder(tmp_path).check()
 

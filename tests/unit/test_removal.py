@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import finish
 import remove
 from options import run_job
 from tests.unit.archives import read, save, some_bytes, tar_bytes
 from tests.unit.row_samples import CORRUPT, RGB, make_detections, make_rows, make_unit
-from tinyface_core.archive.record import Part, Unit, image_id_of
+from tinyface_core.archive.record import Kind, Part, Source, Unit, image_id_of
 from tinyface_core.picture.picture import Picture
 from tinyface_core.storage import Storage
+from tinyface_core.tables import place
 from tinyface_core.tables.commit import Committer
 from tinyface_core.tables.footer import committed, read_footer
 from tinyface_core.tables.output import OutputFolder
@@ -163,7 +168,12 @@ def test_a_failed_record_that_is_out_is_not_tried_again(output: Output) -> None:
 def test_what_is_not_there_yet_stays_out_if_it_comes(output: Output, capsys: pytest.CaptureFixture[str]) -> None:
     later = make_unit(3, "later")
     removed(output, "--uri", later.sources[1].uri)
-    assert "it stays out if it comes" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"not in the output: {later.sources[1].uri}" in told
+    assert "it stays out if it comes" in told
+    assert "taken out" not in told
+    assert (output.path / "report.html").exists(), "it tells of what is there still"
+    assert (output.path / "_SUCCESS").exists()
     output.committer().write(UnitWork.whole(later), "sources", make_rows(later))
     assert image_id_of(later.sources[1].uri) not in output.ids("images")
     assert image_id_of(later.sources[0].uri) in output.ids("images")
@@ -181,6 +191,80 @@ def test_what_comes_later_under_a_name_stays_out(output: Output) -> None:
     left = output.table("images")
     left = left.filter(pa.compute.equal(left["uri"], other.sources[0].uri))
     assert left["member"].to_pylist() == ["x/1.jpg", "y.jpg"]
+
+
+def test_of_several_names_those_that_are_not_there_are_told(output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    there, typo = UNITS[0].sources[0].uri, UNITS[0].sources[0].uri.replace(".jpg", ".jgp")
+    removed(output, "--uri", there, typo)
+    told = capsys.readouterr().out
+    assert "taken out" in told
+    assert f"not in the output: {typo}" in told
+    assert f"not in the output: {there}" not in told
+
+
+@pytest.mark.parametrize(
+    ("below", "why"),
+    [
+        ("", "but a folder: the output has 4 pictures below it"),
+        ("/*.jpg", "is a pattern"),
+        ("/{0..9}.jpg", "is a pattern"),
+        ("/[0].jpg", "is a pattern"),
+    ],
+)
+def test_what_names_no_single_picture_is_refused(
+    below: str, why: str, output: Output, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once it was noted and called taken out, and the pictures that were meant came in with the next run."""
+    folder = tmp_path / "pictures"
+    unit = Unit(tuple(Source(f"file://{folder}/{number}.jpg", Kind.PICTURE, 1, "v") for number in range(4)))
+    output.committer().write(UnitWork.whole(unit), "sources", make_rows(unit))
+    before = {path: path.read_bytes() for path in output.path.rglob("*") if path.is_file()}
+    removed(output, "--uri", unit.sources[0].uri, f"{folder}{below}", code=2)
+    assert why in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in output.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_name_that_looks_like_a_pattern_is_one_where_a_picture_has_it(output: Output, tmp_path: Path) -> None:
+    unit = Unit((Source(f"file://{tmp_path}/a[1].jpg", Kind.PICTURE, 1, "v"),))
+    output.committer().write(UnitWork.whole(unit), "sources", make_rows(unit))
+    removed(output, "--uri", unit.sources[0].uri)
+    assert unit.sources[0].uri not in output.table("images")["uri"].to_pylist()
+
+
+def test_an_output_that_cannot_be_written_to_is_refused(
+    output: Output, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the first write, and with what failed first: once it was the deletion of what had not been written."""
+
+    def read_only(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(place.tempfile, "TemporaryFile", read_only)
+    removed(output, "--uri", UNITS[0].sources[0].uri, code=2)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "cannot be written to: [Errno 30] Read-only file system" in told
+    assert "goes on" not in told
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_report_that_tells_of_other_rows_is_written_anew_or_goes(
+    asked: bool, output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After any change since it was written, also one by a run that was killed: `_SUCCESS` is not there then."""
+    reports, written = output.path / "report.html", list[str]()
+    monkeypatch.setattr(finish, "write_report", lambda *_, **__: written.append("anew"))
+    job = SimpleNamespace(report=asked, report_pictures=0)
+    reading, claim = SimpleNamespace(storage=STORAGE), SimpleNamespace(guarded=lambda: STORAGE)
+    run = cast(Any, SimpleNamespace(job=job, output=output.folder, reading=reading, claim=claim))
+    told = finish._report(run, {}, changed=False)
+    assert told == (output.folder.path("report.html") if asked else "not asked for")
+    assert reports.exists()
+    assert written == []
+    told = finish._report(run, {}, changed=True)
+    assert written == (["anew"] if asked else [])
+    assert reports.exists() == asked
+    assert asked or "is deleted" in told
+    assert asked or finish._report(run, {}, changed=True) == "not asked for", "there is none to delete"
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -225,6 +309,7 @@ def test_a_dry_run_writes_nothing_and_wrong_options_are_refused(
     for options, why in (
         ([], "give --uri or --image-id"),
         (["--image-id", "12"], "is no id"),
+        (["--uri", ""], "is empty"),
         (["--member", "a", "--uri", "s3://b/1", "s3://b/2"], "give exactly one --uri"),
     ):
         removed(output, *options, code=2)
@@ -248,6 +333,26 @@ def test_names_that_are_not_utf_8_are_found_as_they_are_shown(tmp_path: Path) ->
     folder = OutputFolder(STORAGE, str(tmp_path))
     folder.write_removal(Removal(pictures, done=True, finished=False))
     assert folder.removals() == [Removal(pictures, done=True, finished=False)]
+
+
+ALIKE = ["a/b.jpg", "./a/b.jpg", "a//b.jpg", "a\\b.jpg", "/a/./b.jpg"]
+
+
+@pytest.mark.parametrize("named", ALIKE)
+def test_a_member_is_meant_however_its_archive_was_packed(named: str) -> None:
+    """`tar cf a.tar .` puts ./ before each name: the picture came back when its tar was packed anew."""
+    others = ["b.jpg", "x/a/b.jpg", "../a/b.jpg", "a/xff.jpg", "b/a.jpg", None]
+    names = [*ALIKE, *others, *ALIKE]
+    uris = ["s3://b/a.tar"] * (len(ALIKE) + len(others)) + ["s3://b/other.tar"] * len(ALIKE)
+    ids = [f"{number:032x}" for number in range(len(names))]
+    rows = pa.table({"image_id": ids, "uri": uris, "member": pa.array(names, pa.string())})
+    noted = Removed.from_json({"image_ids": [], "uris": [], "members": [["s3://b/a.tar", named]]})
+    assert noted.among(rows) == set(ids[: len(ALIKE)])
+
+
+def test_a_byte_that_is_shown_with_a_backslash_ends_no_folder() -> None:
+    rows = pa.table({"image_id": ["1" * 32], "uri": ["s3://b/a.tar"], "member": ["a/xff.jpg"]})
+    assert Removed.named(members=[("s3://b/a.tar", os.fsdecode(b"a\xff.jpg"))]).among(rows) == set()
 
 
 def test_found_tells_units_and_faces(output: Output) -> None:

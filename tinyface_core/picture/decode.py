@@ -10,13 +10,13 @@ that is grey below its middle), measured with OpenCV 5.0, Pillow 13 and simplejp
                          animated PNG it would not check them: `png` takes the animation away.
     avif                 OpenCV for pixels (it stops at every flipped bit; Pillow's decoder shows them),
                          Pillow for the turn, which OpenCV ignores.
-    tiff                 Pillow; OpenCV for what Pillow cannot open. OpenCV multiplies colours by alpha.
+    tiff                 Pillow; OpenCV for numbers that Pillow cannot hold: see `tiff`.
     heic                 pillow-heif, an optional extra.
 
 Orientation is applied in one place, `upright`, from the header that `header` read; the decoders that turn by
 themselves (TIFF, HEIC) are named there. Alpha is dropped, not laid over a colour. Of several frames or pages
 the first is taken (of an animated PNG the picture for readers that know no animation). 16 bits become 8 by their
-upper half. Floating point: 0..1 or 0..255, see `_to_8_bits`.
+upper half. Floating point: 0..1 or 0..255, see `tiff._to_8_bits`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from PIL import AvifImagePlugin
 from tinyface_core.errors import ErrorClass, PictureError, Stage
 from tinyface_core.picture.header import Header, sniff, too_large
 from tinyface_core.picture.ifd import exif_facts
-from tinyface_core.picture.jpeg import has_all_scans, with_clean_header, without_padding
+from tinyface_core.picture.jpeg import has_all_scans, strictly
 from tinyface_core.picture.picture import Limits, Picture
 from tinyface_core.picture.png import without_animation
 from tinyface_core.picture.refusal import PILLOW_ERRORS, RGB, Refused, opencv, refusal
@@ -94,40 +94,22 @@ def _png(data: bytes, header: Header, limits: Limits) -> Picture:
 
 def _jpeg(data: bytes, header: Header, limits: Limits) -> Picture:
     try:
-        stored = _strictly(data)
+        data, stored = strictly(data, _by_simplejpeg)
     except ValueError as why:
-        data, stored = _mended_jpeg(data, header, str(why))
+        if "subsampling" in str(why):  # its words for every header that it cannot read, a sound one too
+            opencv(data, header)  # refuses what is damaged
+            kind = "a jpeg whose sampling factors no decoder here reads that would notice lost data"
+            raise Refused(ErrorClass.UNSUPPORTED, f"this is {kind}: convert it to 4:2:0 or 4:4:4") from why
+        raise refusal(data, header, why) from why
     if not has_all_scans(data):
         what = f"this jpeg file ends too early: its {len(data):,} bytes lack scans that would complete the picture"
         raise Refused(ErrorClass.TRUNCATED, what)
     return _picture(header, upright(stored, header.exif_orientation))
 
 
-def _strictly(data: bytes) -> RGB:
+def _by_simplejpeg(data: bytes) -> RGB:
     """Raises ValueError with libjpeg's first error or warning (its jerror.h has them all)."""
     return simplejpeg.decode_jpeg(data, "RGB", strict=True)
-
-
-def _mended_jpeg(data: bytes, header: Header, why: str) -> tuple[bytes, RGB]:
-    """(bytes, pixels) of one that the strict decoder objects to (`why`), once what no pixel depends on is mended.
-
-    Pixels only where it passes then: its first objection, a harmless one too, hides all others.
-    """
-    try:
-        clean = with_clean_header(data)
-        try:
-            return clean, _strictly(clean)
-        except ValueError as left:
-            why = str(left)
-            if (cut := without_padding(clean, why)) is None:
-                raise
-            return cut, _strictly(cut)
-    except ValueError as last:
-        if "subsampling" in why:  # its words for every header that it cannot read, a sound one with rare samplings too
-            opencv(data, header)  # refuses what is damaged
-            kind = "a jpeg whose sampling factors no decoder here reads that would notice lost data"
-            raise Refused(ErrorClass.UNSUPPORTED, f"this is {kind}: convert it to 4:2:0 or 4:4:4") from last
-        raise refusal(data, header, last) from last
 
 
 def _avif(data: bytes, header: Header, limits: Limits) -> Picture:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from tinyface_core.picture.layout import JPEG_FRAMES, Damaged, jpeg_segments
 
+T = TypeVar("T")
 _SCAN, _END, _APP0, _APP14, _COM = 0xDA, 0xD9, 0xE0, 0xEE, 0xFE
 _NOTES = (frozenset(range(0xE0, 0xF0)) | {_COM}) - {_APP0, _APP14}  # EXIF, profiles, remarks; not what tells colours
 _SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1, 0xC9}), frozenset({0xC2, 0xCA})
@@ -17,6 +19,24 @@ _AFTER_CODED_DATA = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # stuffed zero
 _COEFFICIENTS = 64  # of a block; the first is its mean
 _PADDING = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 _FEW_BYTES = 16  # cameras leave them; damage in the coded data leaves more, or none. The decoder also reads 8 ahead
+
+
+def strictly(data: bytes, decode: Callable[[bytes], T]) -> tuple[bytes, T]:
+    """(bytes, what a strict decoder makes of them), once what no pixel depends on is mended.
+
+    Only what passes then is given: the first objection, a harmless one too, hides all others. Raises ValueError: the
+    decoder's last objection, of which `decode` makes one too.
+    """
+    try:
+        return data, decode(data)
+    except ValueError:
+        clean = with_clean_header(data)
+    try:
+        return clean, decode(clean)
+    except ValueError as left:
+        if (cut := without_padding(clean, str(left))) is None:
+            raise
+    return cut, decode(cut)
 
 
 def with_clean_header(data: bytes) -> bytes:
