@@ -99,6 +99,7 @@ def _report(run: Run, facts: Mapping[str, Any], *, changed: bool) -> str:
         return uri
     except Exception:
         log.exception("the report could not be written; the tables are whole")
+        run.output.delete_report()  # one that is there tells of other rows
         return "could not be written"
 
 

@@ -24,6 +24,7 @@ TOLD = {
     TERMINATED: "told to end (SIGTERM); the same command resumes.",
 }
 _asked: list[type[BaseException]] = []
+_pipes: list[int] = []  # to the watching thread
 
 
 class Terminated(BaseException):
@@ -60,16 +61,29 @@ def _watchdogs() -> Iterator[None]:
     reading, writing = os.pipe()  # Python writes the number of each signal that comes, from within C
     os.set_blocking(writing, False)
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    _pipes.append(writing)
     thread = threading.Thread(target=_watch, args=(reading,), name="tinyface-signals", daemon=True)
     thread.start()
     try:
         yield
     finally:
+        _pipes.remove(writing)
         signal.set_wakeup_fd(before)
         os.write(writing, b"\0")
         thread.join()
         os.close(writing)
         os.close(reading)
+
+
+def _forget() -> None:
+    """In a child by fork: it shares the pipe, and a signal to it would end its parent."""
+    if _pipes:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _watch(reading: int) -> None:

@@ -202,7 +202,8 @@ def test_an_archive_that_goes_while_it_is_read_keeps_its_rows_so_far_and_says_wh
     make = tar_bytes if name == "a.tar" else zip_bytes
     storage.write(uri, make(members))
     source = source_of(uri, storage)
-    proxy.rules[:] = [Rule("truncate", "GET", name, count=1)] if name == "a.tar" else []
+    # Each answer, as the first may break before a byte of it is taken; the next one asks for what has gone.
+    proxy.rules[:] = [Rule("truncate", "GET", name)] if name == "a.tar" else []
     records = read_unit(whole(source), storage, ALL)
     seen = [next(records)]
     if change == "deleted":

@@ -218,6 +218,14 @@ def test_a_picture_costs_one_request(odd: tuple[str, list[str]]) -> None:
         assert asked == [f"GET /{name}"]
 
 
+def test_a_tar_needs_no_parts(served: tuple[str, bool], tmp_path: Path) -> None:
+    """It is larger than what fsspec asks for at once: behind that it was an error row."""
+    members = some_members(8, 1 << 20)
+    (tmp_path / "large.tar").write_bytes(tar_bytes(members))
+    (source,) = list_sources([f"{served[0]}/large.tar"], Storage(), CandidateFilter())
+    assert good(read(source)[0]) == members
+
+
 def test_archives_whose_size_is_not_told(odd: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """A tar goes on after a cut; a zip needs parts, and says so at once."""
     impatient(monkeypatch)

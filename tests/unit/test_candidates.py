@@ -97,6 +97,7 @@ def test_a_query_says_nothing_of_what_a_url_names(query: str) -> None:
     """Archives behind one were `unsupported` rows, and the dry run showed it as a type."""
     assert kind_of(f"https://h/t.tar{query}") is Kind.TAR
     assert kind_of(f"HTTP://h/a.jpg{query}.zip") is Kind.PICTURE
+    assert kind_of(f"https://h/get{query}&file=a.zip") is Kind.ZIP  # where the path names no file
     assert extension_of(f"https://h/a.JPG{query}") == ".jpg"
     assert extension_of(f"https://h/a{query}") == ""
     assert CandidateFilter().row_skipped_as(f"https://h/a.jpg{query}") is None

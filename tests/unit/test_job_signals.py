@@ -75,6 +75,28 @@ def test_a_main_thread_that_is_stuck_in_c_is_ended_too_with_the_message() -> Non
     assert (run.returncode, run.stderr) == (143, "error: told to end (SIGTERM); the same command resumes.\n")
 
 
+FORKED = """
+import os, signal, time
+import signals
+with signals.ending_on_signals():
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+    time.sleep(0.1)
+    os.kill(child, signal.SIGTERM)
+    print(os.WTERMSIG(os.waitpid(child, 0)[1]))
+    time.sleep(signals.TERM_GRACE_S + 0.3)
+    print("alive")
+"""
+
+
+def test_the_end_of_a_forked_child_is_not_that_of_its_parent() -> None:
+    """They share the pipe through which the watching thread is told."""
+    jobs = {**os.environ, "PYTHONPATH": os.path.dirname(signals.__file__)}
+    run = subprocess.run([sys.executable, "-c", FORKED], env=jobs, capture_output=True, text=True, timeout=30)
+    assert (run.returncode, run.stdout) == (0, f"{int(signal.SIGTERM)}\nalive\n"), run.stderr
+
+
 def test_ray_leaves_our_handler_where_it_is(watchdogs: Watchdogs, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it starts it sets two of its own, and one in C below Python's: a run then ended with 15 and no word."""
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.unit.archives import cuts, errors, good, parquet_bytes, read, save, some_bytes, some_members, whole
+from tinyface_core.archive import parquet
 from tinyface_core.archive.candidates import CandidateFilter
+from tinyface_core.archive.members import ArchiveBroken
 from tinyface_core.archive.parquet import PictureColumns, picture_columns
 from tinyface_core.archive.read import read_unit
 from tinyface_core.archive.record import Unit, image_id_of
-from tinyface_core.errors import StorageError
+from tinyface_core.errors import ErrorClass, StorageError
 from tinyface_core.storage import Storage
 
 
@@ -266,3 +269,16 @@ def test_two_columns_of_one_name_are_unsupported_where_the_name_is_asked_for(tmp
     assert errors([record]) == [(None, "unsupported")]
     assert f"2 columns are called '{doubled}'" in str(record.error)
     assert doubled != "note" or good(read(source)[0]) == [("a", b"1")]
+
+
+def test_a_dictionary_that_unpacks_to_more_than_arrow_holds_is_too_large() -> None:
+    class Column:
+        type = pa.dictionary(pa.int32(), pa.binary())
+
+        def dictionary_decode(self) -> None:
+            raise pa.ArrowInvalid("Take operation overflowed binary array capacity")
+
+    batch = cast(Any, SimpleNamespace(column=lambda name: Column()))
+    with pytest.raises(ArchiveBroken) as told:
+        parquet._leaf(batch, ("image",))
+    assert told.value.error.error_class is ErrorClass.TOO_LARGE

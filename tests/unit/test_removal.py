@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -267,6 +268,18 @@ def test_a_report_that_tells_of_other_rows_is_written_anew_or_goes(
     assert asked or finish._report(run, {}, changed=True) == "not asked for", "there is none to delete"
 
 
+def test_a_report_that_cannot_be_written_leaves_no_old_one(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(finish, "write_report", fails)
+    job = SimpleNamespace(report=True, report_pictures=0)
+    claim = SimpleNamespace(guarded=lambda: STORAGE)
+    run = SimpleNamespace(job=job, output=output.folder, reading=SimpleNamespace(storage=STORAGE), claim=claim)
+    assert finish._report(cast(Any, run), {}, changed=True) == "could not be written"
+    assert not (output.path / "report.html").exists()
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_removal_that_was_cut_short_is_finished_by_the_next_one(output: Output, finished: bool) -> None:
     """Of the same or of others, or by the next run; `_SUCCESS` comes back if it was there."""
@@ -298,6 +311,26 @@ def test_a_damaged_unit_is_worked_anew_and_the_tables_are_not_called_whole(
     assert not (output.path / "_SUCCESS").exists()
     assert UNITS[0].name not in committed(STORAGE, output.uri)
     assert len(committed(STORAGE, output.uri)) == 3
+
+
+def test_a_kill_behind_a_damaged_unit_does_not_make_the_tables_whole(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who goes on finds nothing of the unit any more: the note has to tell."""
+    record = committed(STORAGE, output.uri)[UNITS[0].name]
+    Path(record.uri.removeprefix("file://")).write_bytes(b"PAR1")
+    ids = frozenset({image_id_of(UNITS[1].sources[0].uri)})
+    output.folder.write_removal(Removal(Removed(ids), done=False, finished=True))
+    committer = output.committer()
+
+    def retire_and_die(units: Sequence[str]) -> None:
+        type(committer).retire(committer, units)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(committer, "retire", retire_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        finish_removals(STORAGE, output.folder, committer)
+    assert not finish_removals(STORAGE, output.folder, output.committer())
 
 
 def test_a_dry_run_writes_nothing_and_wrong_options_are_refused(

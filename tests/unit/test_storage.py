@@ -8,13 +8,16 @@ import io
 import itertools
 import os
 import pickle
+import ssl
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp.client_reqrep import ConnectionKey
 from botocore.exceptions import ClientError, EndpointConnectionError, FlexibleChecksumError, NoCredentialsError
 
 from tinyface_core.errors import InputError, SettingsError, StorageError
@@ -29,7 +32,7 @@ from tinyface_core.storage import (
 )
 from tinyface_core.stores import base
 from tinyface_core.stores.base import ObjectTooLarge, RangeFile, Transient, with_retries
-from tinyface_core.stores.web import info_of_known
+from tinyface_core.stores.web import about_one_url, info_of_known
 
 
 @pytest.fixture
@@ -654,3 +657,12 @@ def test_a_fault_of_the_connection_is_no_missing_object() -> None:
     for really in (None, FileNotFoundError()):
         with pytest.raises(FileNotFoundError, match="http://h/a"):
             info_of_known(Info(really), "http://h/a")
+
+
+def test_a_wrong_certificate_is_no_wrong_url() -> None:
+    """Python calls it a ValueError too: then each picture would be an error row, and the run would end well."""
+    key = ConnectionKey("h", 443, True, True, None, None, None)
+    certificate = aiohttp.ClientConnectorCertificateError(key, ssl.SSLCertVerificationError("self-signed"))
+    assert isinstance(certificate, ValueError)
+    assert about_one_url(certificate, "https://h/a") is None
+    assert isinstance(about_one_url(aiohttp.InvalidURL("http://[h"), "http://[h"), ObjectMissing)

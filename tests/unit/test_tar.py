@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.archives import cuts, errors, good, read, save, some_bytes, some_members, tar_bytes
 from tinyface_core.archive import members as limits
+from tinyface_core.archive import tar
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.record import Kind, Source, Unit, image_id_of
 from tinyface_core.storage import Storage
@@ -293,6 +294,14 @@ def test_a_gzip_header_without_end_is_not_read_to_its_end(
     named = head + b"a" * 5000 + b"\0" + packed
     assert good(read(save(tmp_path / "b.tgz", named + bytes(4000)))[0]) == [("a.jpg", b"1")]
     assert errors(read(save(tmp_path / "c.tgz", named + bytes(40_000)))[0]) == [(None, "corrupt")]
+
+
+def test_a_plain_tar_has_no_such_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library asks for one byte behind each member that is passed over: a million sidecars broke a tar."""
+    monkeypatch.setattr(tar, "_MAX_SINGLE_BYTES", 3)
+    members = [*((f"{number}.json", b"{}" * 400) for number in range(9)), ("a.jpg", some_bytes(1, 900))]
+    records, end = read(save(tmp_path / "a.tar", tar_bytes(members)))
+    assert (good(records), end.skipped) == (members[-1:], {".json": 9})
 
 
 def test_seeds_differ() -> None:

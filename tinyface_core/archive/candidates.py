@@ -88,6 +88,7 @@ def without_query(name: str) -> str:
 def kind_of(name: str) -> Kind:
     """What a source is by its extension, in any case; PICTURE for all that is no archive."""
     lower = without_query(name).lower()
+    lower = lower if "." in lower.rsplit("/", 1)[-1] else name.lower()  # `https://host/get?file=a.zip`
     return next((kind for ending, kind in _KINDS.items() if lower.endswith(ending)), Kind.PICTURE)
 
 

@@ -222,7 +222,10 @@ def _leaf(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array:
     column = batch.column(path[0])
     for part in path[1:]:
         column = pc.struct_field(column, part)
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    try:
+        return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    except pa.ArrowException as error:  # more than 2 GiB
+        raise ArchiveBroken(ErrorClass.TOO_LARGE, f"{'.'.join(path)} unpacks to too much: {_line(error)}") from error
 
 
 def _data_path(field: pa.Field) -> tuple[str, ...] | None:

@@ -179,26 +179,33 @@ def _damage_told() -> Iterator[None]:
 
 
 class _Replayed:
-    """A stream whose first bytes were read already, and come again.
-
-    What is asked for byte by byte is bounded: so the library reads names and comments in the header of a gzip, and the
-    zeros behind it, and a second goes by for each 5 MB of them.
-    """
+    """A stream whose first bytes were read already, and come again."""
 
     def __init__(self, head: bytes, stream: BinaryIO) -> None:
         self._head, self._stream = head, stream
-        self._single_bytes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._head:
+            return self._stream.read(size)
+        most = len(self._head) if size < 0 else size
+        head, self._head = self._head[:most], self._head[most:]
+        return head + self._stream.read(-1) if size < 0 else head
+
+
+class _Packed(_Replayed):
+    """A gzip of which only so much may be asked for byte by byte.
+
+    So the library reads names and comments in its header, and the zeros behind it: a second for each 5 MB of them.
+    """
+
+    _single_bytes = 0
 
     def read(self, size: int = -1) -> bytes:
         self._single_bytes += size == 1
         if self._single_bytes > _MAX_SINGLE_BYTES:
             message = f"more than {_MAX_SINGLE_BYTES} bytes of names in the gzip's header, or of zeros behind it"
             raise ArchiveBroken(ErrorClass.CORRUPT, message)
-        if not self._head:
-            return self._stream.read(size)
-        most = len(self._head) if size < 0 else size
-        head, self._head = self._head[:most], self._head[most:]
-        return head + self._stream.read(-1) if size < 0 else head
+        return super().read(size)
 
 
 class _Inflated(gzip.GzipFile):
@@ -230,12 +237,11 @@ def _opened(unit: Unit, storage: Storage, by_ranges: bool) -> Iterator[tuple[Bin
                 return
     with storage.open_stream(source.url, source.version) as stream:
         head = _first(stream, tarfile.BLOCKSIZE)
-        replayed = cast(BinaryIO, _Replayed(head, stream))
         is_tar = head[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC)
         if head.startswith(_GZIP) or (source.kind is Kind.TAR_GZ and not is_tar):
-            yield cast(BinaryIO, _Inflated(replayed, source.size_bytes)), False
+            yield cast(BinaryIO, _Inflated(cast(BinaryIO, _Packed(head, stream)), source.size_bytes)), False
         else:
-            yield replayed, False
+            yield cast(BinaryIO, _Replayed(head, stream)), False
 
 
 def _first(stream: BinaryIO, size: int) -> bytes:

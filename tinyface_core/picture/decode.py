@@ -99,7 +99,7 @@ def _jpeg(data: bytes, header: Header, limits: Limits) -> Picture:
         if "subsampling" in str(why):  # its words for every header that it cannot read, a sound one too
             opencv(data, header)  # refuses what is damaged
             kind = "a jpeg whose sampling factors no decoder here reads that would notice lost data"
-            raise Refused(ErrorClass.UNSUPPORTED, f"this is {kind}: convert it to 4:2:0 or 4:4:4") from why
+            raise Refused(ErrorClass.UNSUPPORTED, f"this is {kind}: convert it to RGB, or to 4:4:4") from why
         raise refusal(data, header, why) from why
     if not has_all_scans(data):
         what = f"this jpeg file ends too early: its {len(data):,} bytes lack scans that would complete the picture"

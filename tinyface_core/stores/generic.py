@@ -31,10 +31,10 @@ from tinyface_core.stores.base import (
     Transient,
     with_retries,
 )
+from tinyface_core.stores.reopened import BUFFER_BYTES, ReopenedFile
 from tinyface_core.stores.signed import unsigned
 
 T = TypeVar("T")
-_BUFFER_BYTES = 1 << 20
 _VERSION_KEYS = ("ETag", "etag", "generation", "versionId", "version")
 _UNTOLD_MOST_BYTES = 128 << 20  # of an object whose size nobody tells: a reader has some of them in memory at once
 _TIME_KEYS = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
@@ -117,16 +117,24 @@ class GenericStore:
         return data
 
     def open(self, uri: str, version: str | None) -> BinaryIO:
-        size_bytes = self._size(uri, version)
+        return self._reopened(uri, version, self._size(uri, version))
 
-        def unchanged() -> Any:
+    def open_stream(self, uri: str, version: str | None) -> BinaryIO:
+        in_one = {"block_size": 0} if self._protocol in web.PROTOCOLS else None
+        return self._reopened(uri, version, self._size(uri, version), in_one)
+
+    def _reopened(
+        self, uri: str, version: str | None, size_bytes: int, in_one: dict[str, Any] | None = None
+    ) -> BinaryIO:
+        """in_one: arguments for reading all of it by one request, where the server sends no parts."""
+
+        def unchanged(**arguments: Any) -> Any:
             self._check(uri, version)
-            return self._fs.open(uri, "rb")
+            return self._fs.open(uri, "rb", **arguments)
 
-        file = _File(unchanged, lambda call: self._try(call, "reading", uri), size_bytes)
-        return cast(BinaryIO, io.BufferedReader(file, _BUFFER_BYTES))
-
-    open_stream = open
+        whole = None if in_one is None else partial(unchanged, **in_one)
+        file = ReopenedFile(unchanged, lambda call: self._try(call, "reading", uri), size_bytes, whole)
+        return cast(BinaryIO, io.BufferedReader(file, BUFFER_BYTES))
 
     def write(self, uri: str, data: bytes) -> None:
         try:
@@ -154,7 +162,7 @@ class GenericStore:
             return cast(bytes, self._fs.cat_file(uri, end=told_bytes + 1))
         data = bytearray()
         with self._fs.open(uri, "rb") as file:
-            while len(data) <= most_bytes and (piece := file.read(_BUFFER_BYTES)):
+            while len(data) <= most_bytes and (piece := file.read(BUFFER_BYTES)):
                 data += piece
         return bytes(data)
 
@@ -214,74 +222,6 @@ def _missing_options(protocol: str, options: StorageOptions) -> list[str]:
     _, *arguments = inspect.signature(fsspec.get_filesystem_class(protocol).__init__).parameters.values()
     needed = [a.name for a in arguments if a.default is a.empty and a.kind is a.POSITIONAL_OR_KEYWORD]
     return [name for name in needed if name not in options.for_fsspec()]
-
-
-class _File(io.RawIOBase):
-    """A file that is opened again, where it was, after a fault that may pass; and that never ends before its size.
-
-    attempt: runs a call with retries, and names its faults. size_bytes: 0 where it is unknown.
-    """
-
-    def __init__(self, open_file: Callable[[], Any], attempt: Callable[[Callable[[], Any]], Any], size_bytes: int):
-        super().__init__()
-        self._open, self._attempt, self._size = open_file, attempt, size_bytes
-        self._position = 0
-        self._file = attempt(open_file)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return bool(self._file is None or self._file.seekable())
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = int(self._attempt(lambda: self._in_place(lambda file: file.seek(offset, whence))))
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        data: bytes = self._attempt(lambda: self._in_place(lambda file: self._read(file, len(buffer))))
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        self._drop()
-        super().close()
-
-    def _in_place(self, call: Callable[[Any], T]) -> T:
-        try:
-            if self._file is None:
-                self._file = self._open()
-                self._find_place(self._file)
-            return call(self._file)
-        except BaseException:
-            self._drop()
-            raise
-
-    def _find_place(self, file: Any) -> None:
-        if file.seekable():
-            try:
-                file.seek(self._position)
-                return
-            except ValueError:  # fsspec's HTTP stream says that it can, and cannot
-                pass
-        left = self._position
-        while left and (skipped := file.read(min(left, _BUFFER_BYTES))):
-            left -= len(skipped)
-
-    def _read(self, file: Any, size: int) -> bytes:
-        data: bytes = file.read(size)
-        if size and not data and self._position < self._size:
-            raise EOFError(f"ends after {self._position} of {self._size} bytes")
-        return data
-
-    def _drop(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
 
 
 def _instant(value: Any) -> datetime | None:

@@ -61,18 +61,23 @@ def info_of_known(file_system: Any, url: str) -> dict[str, Any]:
     return found
 
 
+def sends_no_parts(error: BaseException) -> bool:
+    """Whether a server, asked for a part of an object, was seen to send none."""
+    return isinstance(error, ValueError) and any(words in str(error) for words in _NO_PARTS)
+
+
 def about_one_url(error: Exception, uri: str) -> ObjectError | Damaged | None:
     """What is wrong with this url alone, and will be at the next try; None for what may pass, and for dead servers.
 
     An answer that is no HTTP has a status too, which aiohttp made up.
     """
-    if isinstance(error, ValueError) and any(words in str(error) for words in _NO_PARTS):
+    if sends_no_parts(error):
         return ObjectDenied(f"{uri}: cannot be read: {_NO_RANGES}")
     if isinstance(error, aiohttp.TooManyRedirects):
         return ObjectDenied(f"{uri}: its redirects do not end")
     if isinstance(error, aiohttp.RedirectClientError):
         return ObjectDenied(f"{uri}: leads on to what is no http url, which is not followed")
-    if isinstance(error, ValueError):  # of yarl and aiohttp
+    if isinstance(error, ValueError) and not isinstance(error, OSError):  # a wrong certificate is both
         return ObjectMissing(f"{uri}: no server can be asked for such a url: check its spelling")
     if isinstance(error.__cause__, ContentEncodingError):
         return Damaged("what came cannot be unpacked as its Content-Encoding says")

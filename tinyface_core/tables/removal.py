@@ -20,7 +20,7 @@ from tinyface_core.tables.commit import Committer
 from tinyface_core.tables.footer import THREADS, batches, committed, list_files, read_footer, unit_of_images
 from tinyface_core.tables.output import OutputFolder
 from tinyface_core.tables.redo import committed_tables
-from tinyface_core.tables.removed import Removed
+from tinyface_core.tables.removed import Removal, Removed
 from tinyface_core.tables.schema import images_schema
 from tinyface_core.tables.unit_tables import UnitTables, UnitTotals, without
 
@@ -94,10 +94,12 @@ def _looked_through(storage: Storage, output_uri: str, pictures: Removed) -> Ite
             yield from pool.map(look, few)
 
 
-def _take_out(storage: Storage, output: OutputFolder, committer: Committer, found: Found) -> bool:
+def _take_out(storage: Storage, output: OutputFolder, committer: Committer, removal: Removal, found: Found) -> bool:
     """Writes the units again without these pictures; False where some have to be worked anew, being damaged."""
     records = committed(storage, output.uri)
     damaged = [*found.unreadable, *(unit for unit in found.in_units if unit not in records)]
+    if damaged:  # noted first: whoever goes on after a kill finds nothing of them any more
+        output.write_removal(replace(removal, finished=False))
     committer.retire(damaged)
     for unit in found.in_units.keys() & records.keys():
         record = records[unit]
@@ -134,6 +136,6 @@ def finish_removals(storage: Storage, output: OutputFolder, committer: Committer
         if found.in_units or found.unreadable:
             output.delete_success()
             output.delete_report()  # it may show them
-            whole &= _take_out(storage, output, committer, found)
+            whole &= _take_out(storage, output, committer, removal, found)
         output.write_removal(replace(removal, done=True))
     return whole
