@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import io
 import json
 import re
 import struct
@@ -500,3 +501,16 @@ def test_lack_of_memory_is_told_from_damage(tmp_path: Path, room: float) -> None
     command = [sys.executable, "-c", LITTLE_MEMORY, allowed, *(str(tmp_path / name) for name in files)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == ["out_of_memory"] * (len(files) - 1) + ["picture"]
+
+
+@pytest.mark.parametrize("colours", [2, 64])
+def test_a_gif_whose_background_is_no_colour_is_shown(colours: int) -> None:
+    """As other programs do; OpenCV alone refuses it."""
+    shown = Image.effect_noise((40, 30), 60).quantize(colours)
+    buffer = io.BytesIO()
+    shown.save(buffer, "gif")
+    odd = bytearray(buffer.getvalue())
+    odd[11] = 255
+    picture = decode(bytes(odd))
+    assert isinstance(picture, Picture), picture
+    assert np.array_equal(picture.rgb_HW3, np.asarray(shown.convert("RGB")))

@@ -92,6 +92,13 @@ def _png(data: bytes, header: Header, limits: Limits) -> Picture:
     return _by_opencv(without_animation(data), header, limits)
 
 
+def _gif(data: bytes, header: Header, limits: Limits) -> Picture:
+    """A background that is no colour of the palette, which OpenCV refuses, shows nowhere in a first frame."""
+    flags, background = data[10:12].ljust(2, b"\0")
+    colours = 2 << (flags & 7) if flags & 0x80 else 0
+    return _by_opencv(data if background < colours else data[:11] + b"\0" + data[12:], header, limits)
+
+
 def _jpeg(data: bytes, header: Header, limits: Limits) -> Picture:
     try:
         data, stored = strictly(data, _by_simplejpeg)
@@ -158,7 +165,7 @@ _DECODERS: dict[str, Callable[[bytes, Header, Limits], Picture]] = {
     "png": _png,
     "webp": _by_opencv,
     "bmp": _by_opencv,
-    "gif": _by_opencv,
+    "gif": _gif,
     "avif": _avif,
     "tiff": _tiff,
     "heic": _heic,
