@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import cast
 
 import cv2
@@ -34,7 +35,7 @@ class BrightTrunk(Trunk):
         self.channels = {8: len(shapes)}
         self.grids = {8: CellGrid(8, 0.0, max(max(window) for window in self.windows_hw))}
 
-    def forward(self, image_N3HW: Tensor, deepest: int = 16) -> dict[int, Tensor]:
+    def forward(self, image_N3HW: Tensor, strides: Collection[int] = (8,)) -> dict[int, Tensor]:
         bright_N1HW = image_N3HW.mean(dim=1, keepdim=True)
         maps = []
         for height, width in self.windows_hw:
@@ -50,7 +51,7 @@ class BlankTrunk(Trunk):
         super().__init__()
         self.channels, self.grids = {8: 1}, {8: CellGrid(8)}
 
-    def forward(self, image_N3HW: Tensor, deepest: int = 16) -> dict[int, Tensor]:
+    def forward(self, image_N3HW: Tensor, strides: Collection[int] = (8,)) -> dict[int, Tensor]:
         count, _, height, width = image_N3HW.shape
         return {8: image_N3HW.new_zeros(count, 1, -(-height // 8), -(-width // 8))}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +28,8 @@ class Given(nn.Module):
         super().__init__()
         self.grids, self.features = grids, features
 
-    def forward(self, _image: Tensor, deepest: int) -> dict[int, Tensor]:
-        return {stride: maps for stride, maps in self.features.items() if stride <= deepest}
+    def forward(self, _image: Tensor, strides: Collection[int]) -> dict[int, Tensor]:
+        return {stride: maps for stride, maps in self.features.items() if stride in strides}
 
 
 def enlarged(config: NetworkConfig, coarse_HW: Tensor, fine_hw: tuple[int, int]) -> Tensor:

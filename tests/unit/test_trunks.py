@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinyface_core.errors import CheckpointError
+from tinyface_core.model.convolve import plain
 from tinyface_core.model.spec import TrunkConfig
 from tinyface_core.model.trunks import STRIDES, Trunk, build_trunk, load_imagenet
 
@@ -54,7 +56,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Any:
 def seen_px(trunk: Trunk, stride: int, hw: tuple[int, int], cell: tuple[int, int]) -> Tensor:
     """Whether each pixel of an image of this size counts for a cell (row, column), (H, W)."""
     image = torch.full((1, 3, *hw), 1e-3, dtype=torch.float64, requires_grad=True)  # small: below every ReLU6
-    trunk(image, deepest=stride)[stride][0, :, cell[0], cell[1]].sum().backward()
+    trunk(image, [stride])[stride][0, :, cell[0], cell[1]].sum().backward()
     assert image.grad is not None
     return image.grad[0].sum(0) > 0
 
@@ -105,9 +107,27 @@ def test_features_have_the_channels_and_sizes_that_are_stated(config: TrunkConfi
     assert trunk.channels == {stride: size[0] for stride, size in sizes.items()}
 
 
-def test_only_the_layers_up_to_the_deepest_stride_are_run() -> None:
-    for config in (CONFIGS[0], CONFIGS[4], CONFIGS[5]):
-        assert set(build_trunk(config).eval()(torch.zeros(1, 3, 37, 53), deepest=8)) == {4, 8}
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_only_the_strides_that_are_asked_for_are_computed_and_none_twice(config: TrunkConfig) -> None:
+    trunk, run = build_trunk(config).eval(), Counter[nn.Module]()
+
+    def counted(x: Tensor, convolution: nn.Conv2d, *rest: Any) -> Tensor:
+        run.update([convolution])
+        return plain(x, convolution, *rest)
+
+    trunk.convolve = counted
+    image_N3HW = torch.randn(1, 3, 37, 53)
+    with torch.inference_mode():
+        every = trunk(image_N3HW)
+        assert set(run) == {module for module in trunk.modules() if isinstance(module, nn.Conv2d)}
+        assert set(run.values()) == {1}
+        whole = len(run)
+        for strides in ([8], [8, 16], [4]):
+            run.clear()
+            some = trunk(image_N3HW, strides)
+            assert list(some) == strides
+            assert all(torch.equal(some[stride], every[stride]) for stride in strides)
+            assert len(run) < whole or 16 in strides
 
 
 def test_an_unknown_trunk_is_refused() -> None:

@@ -82,7 +82,7 @@ class HRNetwork(nn.Module):
             (N, T, h, w) logits and (N, T, 4, h, w) offsets; h = ceil(H / stride) for ResNet and MobileNet,
             of imported networks less a last row or column that their pooling or enlargement does not reach.
         """
-        features = self.trunk(image_N3HW, deepest=self.strides[-1])
+        features = self.trunk(image_N3HW, self.strides)
         fine_NCHW = self.heads[str(self.strides[0])](features[self.strides[0]])
         for stride in self.strides[1:]:
             coarse_NCHW = self.heads[str(stride)](features[stride])

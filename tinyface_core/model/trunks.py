@@ -7,7 +7,7 @@ Paper: section 4, "Architecture" (res5 and later are removed).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import cast
 
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from tinyface_core.errors import CheckpointError
 from tinyface_core.geometry import CellGrid, Window
+from tinyface_core.model.convolve import Convolve, plain
 from tinyface_core.model.spec import TrunkConfig
 
 STRIDES = (4, 8, 16)
@@ -26,15 +27,20 @@ class Trunk(nn.Module):
     """Base of all trunks.
 
     channels: stride -> number of feature channels. grids: stride -> where its cells look. exact: names of the parts
-    that stay in fp32 where the rest is computed in less.
+    that stay in fp32 where the rest is computed in less. convolve: how its convolutions are computed.
     """
 
     channels: Mapping[int, int]
     grids: dict[int, CellGrid]
     exact: tuple[str, ...] = ()
+    convolve: Convolve
 
-    def forward(self, image_N3HW: Tensor, deepest: int = 16) -> dict[int, Tensor]:
-        """Features {stride: (N, channels, h, w)} for all strides up to `deepest`."""
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolve = plain
+
+    def forward(self, image_N3HW: Tensor, strides: Collection[int] = STRIDES) -> dict[int, Tensor]:
+        """Features {stride: (N, channels, h, w)} at these strides; nothing behind the coarsest of them is computed."""
         raise NotImplementedError
 
 
@@ -57,11 +63,13 @@ class Bottleneck(nn.Module):
             shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs, config.bn_eps))
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        shortcut = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
-        x_NCHW = F.relu(self.bn1(self.conv1(x_NCHW)))
-        x_NCHW = F.relu(self.bn2(self.conv2(x_NCHW)))
-        return F.relu(self.bn3(self.conv3(x_NCHW)) + shortcut)
+    def forward(self, x_NCHW: Tensor, convolve: Convolve = plain) -> Tensor:
+        shortcut_NCHW = x_NCHW
+        if self.downsample is not None:
+            shortcut_NCHW = convolve(x_NCHW, cast(nn.Conv2d, self.downsample[0]), self.downsample[1], "none")
+        x_NCHW = convolve(x_NCHW, self.conv1, self.bn1, "relu")
+        x_NCHW = convolve(x_NCHW, self.conv2, self.bn2, "relu")
+        return convolve(x_NCHW, self.conv3, self.bn3, "relu", shortcut_NCHW)
 
 
 class ResNet(Trunk):
@@ -89,18 +97,17 @@ class ResNet(Trunk):
             setattr(self, f"layer{number}", nn.Sequential(*layer))
             self.grids[stride] = CellGrid.through(windows)
 
-    def forward(self, image_N3HW: Tensor, deepest: int = 16) -> dict[int, Tensor]:
-        x_NCHW = F.relu(self.bn1(self.conv1(image_N3HW)))
-        if self.pool_after:
-            x_NCHW = F.max_pool2d(x_NCHW, 3, 2, ceil_mode=True)
-        else:
-            x_NCHW = F.max_pool2d(x_NCHW, 3, 2, padding=1)
+    def forward(self, image_N3HW: Tensor, strides: Collection[int] = STRIDES) -> dict[int, Tensor]:
+        x_NCHW = self.convolve(image_N3HW, self.conv1, self.bn1, "relu")
+        x_NCHW = F.max_pool2d(x_NCHW, 3, 2, padding=0 if self.pool_after else 1, ceil_mode=self.pool_after)
         features = {}
         for stride, layer in zip(STRIDES, (self.layer1, self.layer2, self.layer3), strict=True):
-            if stride > deepest:
+            if stride > max(strides):
                 break
-            x_NCHW = features[stride] = layer(x_NCHW)
-        return features
+            for block in layer:
+                x_NCHW = block(x_NCHW, self.convolve)
+            features[stride] = x_NCHW
+        return {stride: features[stride] for stride in strides}
 
 
 class VGG16(Trunk):
@@ -128,15 +135,18 @@ class VGG16(Trunk):
         self.grids = {stride: self.grids[stride] for stride in STRIDES}
         self.features = nn.Sequential(*layers)
 
-    def forward(self, image_N3HW: Tensor, deepest: int = 16) -> dict[int, Tensor]:
-        features, begin, x_NCHW = {}, 0, image_N3HW
+    def forward(self, image_N3HW: Tensor, strides: Collection[int] = STRIDES) -> dict[int, Tensor]:
+        features, x_NCHW, begin = {}, image_N3HW, 0
         for stride, end in self.ends.items():
-            if stride > deepest:
+            if stride > max(strides):
                 break
-            for layer in cast(nn.Sequential, self.features[begin:end]):
-                x_NCHW = layer(x_NCHW)
+            for layer in list(self.features)[begin:end]:
+                if isinstance(layer, nn.Conv2d):  # with the ReLU that comes next
+                    x_NCHW = self.convolve(x_NCHW, layer, None, "relu")
+                elif isinstance(layer, nn.MaxPool2d):
+                    x_NCHW = layer(x_NCHW)
             features[stride], begin = x_NCHW, end
-        return features
+        return {stride: features[stride] for stride in strides}
 
 
 class InvertedResidual(nn.Module):
@@ -152,11 +162,23 @@ class InvertedResidual(nn.Module):
             nn.Conv2d(middle, outputs, 1, bias=False),
             nn.BatchNorm2d(outputs, eps),
         )
-        self.shortcut = stride == 1 and inputs == outputs
+        self.expands, self.shortcut = expansion != 1, stride == 1 and inputs == outputs
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        out_NCHW: Tensor = self.conv(x_NCHW)
-        return x_NCHW + out_NCHW if self.shortcut else out_NCHW
+    def widened(self, x_NCHW: Tensor, convolve: Convolve = plain) -> Tensor:
+        """What the expansion makes of the block's input; the input itself where there is none."""
+        return _three_in_one(self.conv[0], x_NCHW, convolve) if self.expands else x_NCHW
+
+    def forward(self, x_NCHW: Tensor, convolve: Convolve = plain, wide_NCHW: Tensor | None = None) -> Tensor:
+        """wide_NCHW: `widened` of the same input, where that is at hand."""
+        out_NCHW = self.widened(x_NCHW, convolve) if wide_NCHW is None else wide_NCHW
+        depthwise, project, norm = list(self.conv)[-3:]
+        out_NCHW = _three_in_one(depthwise, out_NCHW, convolve)
+        return convolve(out_NCHW, cast(nn.Conv2d, project), norm, "none", x_NCHW if self.shortcut else None)
+
+
+def _three_in_one(layer: nn.Module, x_NCHW: Tensor, convolve: Convolve) -> Tensor:
+    convolution, norm, _ = cast(nn.Sequential, layer)
+    return convolve(x_NCHW, cast(nn.Conv2d, convolution), norm, "relu6")
 
 
 def _conv_bn_relu6(inputs: int, outputs: int, kernel: int, stride: int, groups: int, eps: float) -> nn.Sequential:
@@ -195,15 +217,15 @@ class MobileNetV2(Trunk):
         last.conv = nn.Sequential(last.conv[0])  # the rest of that block lies behind the deepest feature
         self.features = nn.Sequential(*layers)
 
-    def forward(self, image_N3HW: Tensor, deepest: int = 16) -> dict[int, Tensor]:
-        features, x_NCHW, begin = {}, image_N3HW, 0
-        for stride, index in self.taps.items():
-            if stride > deepest:
-                break
-            for layer in cast(nn.Sequential, self.features[begin:index]):
-                x_NCHW = layer(x_NCHW)
-            block, begin = cast(InvertedResidual, self.features[index]), index
-            features[stride] = block.conv[0](x_NCHW)
+    def forward(self, image_N3HW: Tensor, strides: Collection[int] = STRIDES) -> dict[int, Tensor]:
+        tapped = {self.taps[stride]: stride for stride in strides}
+        x_NCHW, features = _three_in_one(self.features[0], image_N3HW, self.convolve), {}
+        for index in range(1, max(tapped) + 1):
+            block, wide_NCHW = cast(InvertedResidual, self.features[index]), None
+            if index in tapped:
+                wide_NCHW = features[tapped[index]] = block.widened(x_NCHW, self.convolve)
+            if index < max(tapped):
+                x_NCHW = block(x_NCHW, self.convolve, wide_NCHW)
         return features
 
 
