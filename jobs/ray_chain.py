@@ -14,7 +14,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 import ray_stages
 from ray_stages import DetectFaces, Detecting, Reading, read_units
-from ray_start import READER_CPUS, Pool, run_as_detector
+from ray_start import READER_CPUS, Pool, computing_environment, run_as_detector
 from tinyface_core.errors import ResourceError, StopRun
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ def _chain(work: Sequence[dict[str, bytes]], reading: Reading, detecting: Detect
             num_gpus=pool.gpus or None,
             max_restarts=20,
             max_task_retries=1,
+            runtime_env=computing_environment(),
         )
     )
 

@@ -100,10 +100,19 @@ def train_worker(given: dict[str, TrainingRun]) -> None:
 
 
 def fit(
-    run: TrainingRun, *, name: str, output: str, workers: int, gpu: bool, restarts: int, kept: int
+    run: TrainingRun,
+    *,
+    name: str,
+    output: str,
+    workers: int,
+    gpu: bool,
+    restarts: int,
+    kept: int,
+    environment: dict[str, Any],
 ) -> tuple[bytes, list[dict[str, float]]]:
     """Trains, or goes on with the run of this name below the uri `output`; gives its best model's file, and all epochs.
 
+    environment: the runtime_env of the workers.
     Raises:
         StopRun: the workers died more often than `restarts`.
     """
@@ -116,6 +125,7 @@ def fit(
         run_config=ray.train.RunConfig(
             name=name,
             **_storage_of(run.storage, output),
+            worker_runtime_env=environment,
             failure_config=ray.train.FailureConfig(max_failures=restarts),
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=kept, checkpoint_score_attribute="val_ap", checkpoint_score_order="max"

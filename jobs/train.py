@@ -21,7 +21,7 @@ import ray
 import ray_train
 from options import Texts, job_app, run_job
 from prepare import before_first_write
-from ray_start import Cluster, RaySession
+from ray_start import Cluster, RaySession, computing_environment
 from ray_train import TrainingRun, fit
 from tinyface_core.errors import InputError, OutputError, ResourceError, StorageError
 from tinyface_core.model.spec import find_bundled
@@ -76,7 +76,14 @@ def main(job: TrainJob) -> int:
         with ExitStack() as stack:
             workers, gpu = _workers(job, RaySession(job.ray_address, stack).cluster)
             best, epochs = fit(
-                run, name=name, output=output, workers=workers, gpu=gpu, restarts=job.restarts, kept=KEPT
+                run,
+                name=name,
+                output=output,
+                workers=workers,
+                gpu=gpu,
+                restarts=job.restarts,
+                kept=KEPT,
+                environment=computing_environment(),
             )
         _leave(best, epochs, f"{output}/{name}", storage)
     print(f"model   {output}/{name}/{BEST}\ncurves  {output}/{name}/curves.png, {output}/{name}/tensorboard")

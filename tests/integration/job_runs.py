@@ -94,6 +94,16 @@ class Job:
         return Ended(code if code >= 0 else 128 - code, self._out.read_text(), self.said(), seconds)
 
 
+def maps_of_detectors() -> list[str]:
+    """What each detector that runs on this machine has mapped: its libraries among it."""
+    maps = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if " ".join(process.cmdline()).startswith("ray::MapWorker(MapBatches(DetectFaces"):
+                maps.append(Path(f"/proc/{process.pid}/maps").read_text())
+    return maps
+
+
 class Tables:
     """An output folder on disk, seen with DuckDB over plain globs."""
 

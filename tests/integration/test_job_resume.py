@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.job_pictures import cloud
-from tests.integration.job_runs import Ended, Job, Tables, everything_in
+from tests.integration.job_runs import Ended, Job, Tables, everything_in, maps_of_detectors
 from tests.integration.ray_head import RayHead
 from tests.unit.archives import tar_bytes
 from tinyface_core.storage import Storage
@@ -65,6 +65,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead, model: Pa
     for at_least in (1, 3):
         job, least = Job(folder / "log", environment, *options, cwd=folder), max(at_least, done + 1)
         job.wait_until(lambda least=least: len(tables.committed()) >= least, f"{least} units are committed")
+        assert {"libjemalloc" in maps for maps in maps_of_detectors()} == {True}
         assert job.kill().code == 128 + signal.SIGKILL
         assert f"{done} of {UNITS} units are committed" in job.said() or not done
         done = len(tables.committed())

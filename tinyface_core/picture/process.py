@@ -176,7 +176,11 @@ class Child:
 
 
 def _environment() -> dict[str, str]:
-    """The parent's, with its module search path, which may have grown since it started; one thread a library."""
+    """The parent's, with its module search path, which may have grown since it started; one thread a library.
+
+    Not with its jemalloc: that reserves more addresses than it uses, and a child's are limited.
+    """
+    own = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD" or "jemalloc" not in value}
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    return os.environ | one | {"PYTHONPATH": path}
+    return own | one | {"PYTHONPATH": path}
