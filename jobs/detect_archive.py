@@ -18,8 +18,10 @@ from datetime import UTC, datetime
 from itertools import chain
 
 from changed import work_all
+from detect_options import DetectArchive
 from finish import finish, show_dry_run
-from options import DetectArchive, job_app, run_job
+from forecast import show_forecast
+from options import job_app, run_job
 from prepare import Run, asked_for, before_first_write, decide_anew, decide_as_recorded
 from ray_stages import Reading
 from ray_start import RaySession, choose_pool
@@ -41,7 +43,7 @@ def main(job: DetectArchive) -> int:
     storage, candidates = Storage(job.storage.options()), CandidateFilter(job.all_files, job.include, job.exclude)
     with before_first_write():
         output = OutputFolder(storage, job.output)
-        state = output.look() if job.dry_run else output.check()
+        state = output.look() if job.dry_run or job.forecast else output.check()
         recorded = output.settings() if state is OutputState.OURS else None
         carry = job.carry or tuple(recorded["carry"] if recorded else ())
         listed = list_sources(
@@ -68,6 +70,11 @@ def main(job: DetectArchive) -> int:
         else:
             pool = choose_pool(ray_session.cluster, job, job.device)
             decided = decide_anew(job, asked, ray_session.runtime(pool, job.device, job.precision), storage)
+        if job.forecast:
+            pool = choose_pool(ray_session.cluster, job, decided.runtime.device)
+            detecting = decided.detecting(reading, pool, output)
+            show_forecast(sources, skipped, reading, detecting, pool, price=job.price_per_hour)
+            return 0
         claim = stack.enter_context(Claim(storage, output.uri))
         urls = stack.enter_context(SignedUrls())
         run = Run(job, OutputFolder(claim.guarded(), job.output), reading, decided, claim, urls)

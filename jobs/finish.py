@@ -11,10 +11,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from forecast import against
 from prepare import Run, versions
 from tinyface_core.archive.candidates import extension_of
 from tinyface_core.archive.record import Kind, Source
 from tinyface_core.report.html import write_report
+from tinyface_core.report.text import duration
 from tinyface_core.storage import unsigned
 from tinyface_core.tables.footer import sql_glob
 from tinyface_core.tables.unit_tables import UnitTotals, sum_totals
@@ -114,6 +116,7 @@ def _facts(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Co
         "wall_s": round((now - started).total_seconds(), 3),
         "work_s": round(worked.seconds, 3),
         "pictures_per_s": round(worked.totals.pictures / worked.seconds, 4) if worked.seconds else None,
+        "forecast": against(run.job.expect_hours, worked.seconds),
         "inputs": [unsigned(url) for url in run.job.input],
         "units": {"planned": to_do.planned, "committed_before": before, "worked": len(worked.units)},
         "complete": len(to_do.totals) == to_do.planned,
@@ -148,6 +151,7 @@ def show_summary(facts: Mapping[str, Any], output_uri: str, report: str) -> None
         ("skipped", _listed(Counter(facts["skipped"])) or "none"),
         ("time", f"{facts['wall_s']:.0f} s" + (f", {rate:.2f} pictures/s while working" if rate else "")),
         ("model", f"{facts['settings']['model']}, {facts['settings']['device']} in {facts['settings']['precision']}"),
+        *([("forecast", _told_against(forecast))] if (forecast := facts["forecast"]) else []),
         ("tables", f"{output_uri}/images, {output_uri}/detections"),
         ("report", report),
     ]
@@ -158,6 +162,11 @@ def show_summary(facts: Mapping[str, Any], output_uri: str, report: str) -> None
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(table)
     console.print(f"query: SELECT count(*), sum(num_faces) FROM {sql_glob(output_uri, 'images')}")
+
+
+def _told_against(forecast: Mapping[str, float]) -> str:
+    expected, took = forecast["hours"], forecast["took_hours"]
+    return f"{duration(3600 * expected)} of work expected, {duration(3600 * took)} taken ({took / expected - 1:+.0%})"
 
 
 def _listed(counts: Counter[str]) -> str:

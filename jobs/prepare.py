@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from options import DetectArchive
+from detect_options import DetectArchive
 from ray_stages import Detecting, Reading
 from ray_start import Pool
 from tinyface_core.archive.signed_urls import SignedUrls

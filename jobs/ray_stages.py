@@ -6,8 +6,9 @@ in silence. What concerns one picture is a value in its row; what must end the r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -16,6 +17,7 @@ from tinyface_core.archive.read import read_unit
 from tinyface_core.archive.record import Part, Record, Unit, UnitEnd
 from tinyface_core.detect.options import DetectOptions, Runtime
 from tinyface_core.errors import InputError, PictureError, StorageError
+from tinyface_core.forecast.timing import PictureTimes, time_pictures
 from tinyface_core.model.locate import ModelAddress, fetch
 from tinyface_core.picture.guard import DecodePool
 from tinyface_core.picture.picture import Limits
@@ -23,6 +25,9 @@ from tinyface_core.storage import Storage
 from tinyface_core.tables.plan_rows import unit_rows, units_from
 from tinyface_core.tables.rows import RowBuilder, records_table, stop_table
 from tinyface_core.tables.schema import record_schema
+
+if TYPE_CHECKING:
+    from tinyface_core.detect.guarded import GuardedDetector
 
 BLOCK_BYTES = 1 << 20  # encoded bytes that go to a detector at once: some seconds of a CPU, and even shares for all
 
@@ -105,11 +110,7 @@ class DetectFaces:
     """The actor: holds one detector and decodes ahead of it. Records -> rows, one a picture."""
 
     def __init__(self, detecting: Detecting) -> None:
-        # Here alone, as torch takes a second and more, and 120 MB: readers and the driver do without.
-        from tinyface_core.detect.guarded import GuardedDetector
-
-        path = fetch(detecting.model, detecting.storage, detecting.model_copies)
-        self.detect = GuardedDetector(path, detecting.options, detecting.runtime, detecting.threads)
+        self.detect = _detector(detecting)
         self.carried = detecting.carried
         self.decoders = DecodePool(detecting.decoders, detecting.limits).__enter__()
 
@@ -118,6 +119,20 @@ class DetectFaces:
         for row, picture in self.decoders.decode_ahead(rows.encoded()):
             rows.add(row, picture, None if isinstance(picture, PictureError) else self.detect(picture.rgb_HW3))
         return rows.table()
+
+
+def _detector(detecting: Detecting) -> GuardedDetector:
+    # Here alone, as torch takes a second and more, and 120 MB: readers and the driver do without.
+    from tinyface_core.detect.guarded import GuardedDetector
+
+    path = fetch(detecting.model, detecting.storage, detecting.model_copies)
+    return GuardedDetector(path, detecting.options, detecting.runtime, detecting.threads)
+
+
+def time_sample(units: Sequence[Unit], reading: Reading, detecting: Detecting) -> list[PictureTimes]:
+    """How long each step takes on these units' pictures, here."""
+    detect, limits = _detector(detecting), detecting.limits
+    return time_pictures(units, reading.storage, reading.candidates, reading.carry, limits, detect)
 
 
 def read_alone(unit: Unit, only: frozenset[int], reading: Reading) -> pa.Table:

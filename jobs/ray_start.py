@@ -26,7 +26,7 @@ os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 import ray
 from ray.experimental.internal_kv import _internal_kv_get
 
-from options import DetectArchive
+from detect_options import DetectArchive
 from tinyface_core.detect.options import Device, Precision, Runtime
 from tinyface_core.errors import ResourceError
 from tinyface_core.report.text import counted
@@ -196,12 +196,12 @@ def computing_environment() -> dict[str, dict[str, str]]:
 
 
 def run_as_detector(pool: Pool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What the function gives in a process that has what one detector has.
+    """What the function gives in a process that has what one detector has, its memory too.
 
     Raises:
         ResourceError: no node offered that within GROW_S.
     """
-    task = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(function)
+    task = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, runtime_env=computing_environment())(function)
     try:
         result: T = ray.get(task.remote(*args, **kwargs), timeout=GROW_S)
         return result

@@ -43,6 +43,42 @@ def test_a_dry_run_tells_types_and_sizes_and_writes_nothing(tmp_path: Path) -> N
     assert ".txt 1" in run.out
 
 
+def test_a_forecast_writes_nothing_and_the_run_is_held_against_it(
+    tmp_path: Path, ray_head: RayHead, model: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(6):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(cloud(number))
+    (tmp_path / "in" / "half.jpg").write_bytes(cloud(9)[:500])
+    members = [(f"{number}.jpg", cloud(number, 200, 300)) for number in range(20)]
+    (tmp_path / "in" / "s.tar").write_bytes(tar_bytes(members))
+    (tmp_path / "in" / "notes.txt").write_text("words")
+    before, log = everything_in(tmp_path), tmp_path.parent / f"{tmp_path.name}-log"
+    common = ("--input", "in", "--output", "out", "--model", str(model), "--zooms", "0.5")
+    environment = ray_head.environment | {"COLUMNS": "120"}
+    asked = ("--forecast", "--actors", "2", "--price-per-hour", "3600")
+    run = Job(log, environment, *common, *asked, cwd=tmp_path).wait().expect(0)
+    assert everything_in(tmp_path) == before
+    rows = [re.split(r"\s*[│┃|]\s*", line.strip(" │┃|")) for line in run.out.splitlines()]
+    cells = {row[0]: row[1:] for row in rows}
+    steps = {step: float(cells[step][0]) for step in ("read", "decode", "model")}
+    assert all(ms > 0 for ms in steps.values())
+    assert cells["model"][1] == "2"
+    rate, *_, cost = cells["2"]
+    pictures = int(re.search(r"about (\d+) pictures", run.out)[1])  # type: ignore[index]
+    assert 26 <= pictures <= 29  # 7 loose ones, and 20 by the size of 8
+    assert float(rate) == pytest.approx(2000 / (steps["decode"] + steps["model"]), rel=0.02)
+    assert float(cost) == pytest.approx(2 * pictures / float(rate), rel=0.1)  # one detector costs 1 a second
+    assert ".txt 1" in run.out
+    expected = re.search(r"--expect-hours (\S+)", run.out)[1]  # type: ignore[index]
+
+    last = Job(log, environment, *common, "--expect-hours", expected, "--no-report", cwd=tmp_path).wait().expect(0)
+    found = Tables(tmp_path / "out").run_facts["forecast"]
+    assert found["hours"] == float(expected)
+    assert found["took_hours"] > 0
+    assert re.search(r"of work expected, .* taken \([+-]", last.out)
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead, model: Path) -> tuple[Path, str]:
     """(folder, Ray Data's log of a run over one tar of 120 pictures, 6 MB, a single unit).

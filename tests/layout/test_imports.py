@@ -30,6 +30,7 @@ RANKS = {
     "report": 9,
     "export": 9,
     "evaluate": 10,
+    "forecast": 10,
     "train": 11,
     "studies": 12,
     "jobs": 13,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from options import DetectArchive
+from detect_options import DetectArchive
 from prepare import asked_for, decide_anew
 from tests.toy_network import FP32, calibrated
 from tinyface_core.model.advice import Advice, HeightAdvice

@@ -1,0 +1,61 @@
+"""What an input holds, listed once: how much of each kind, and a random part of it to be timed. In bounded memory."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tinyface_core.archive.record import Kind, Source, Unit
+from tinyface_core.archive.units import whole_unit
+
+PICTURES, ARCHIVES = 48, 6  # sources that are timed
+EACH = 8  # pictures of each of these archives
+
+
+@dataclass
+class InputSample:
+    """counts, sizes: objects and encoded bytes of each kind. Every source has the same chance to be in the sample."""
+
+    counts: Counter[Kind] = field(default_factory=Counter)
+    sizes: Counter[Kind] = field(default_factory=Counter)
+    _kept: dict[bool, list[Source]] = field(default_factory=lambda: {True: [], False: []})
+    _random: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311 - the same sample each time
+
+    @classmethod
+    def of(cls, sources: Iterable[Source]) -> InputSample:
+        """Of a whole listing."""
+        sample = cls()
+        for source in sources:
+            sample.add(source)
+        return sample
+
+    def add(self, source: Source) -> None:
+        """One more source of the listing (Vitter's algorithm R for pictures and for archives)."""
+        self.counts[source.kind] += 1
+        self.sizes[source.kind] += source.size_bytes or 0
+        is_picture = source.kind is Kind.PICTURE
+        kept, most = self._kept[is_picture], PICTURES if is_picture else ARCHIVES
+        met = self.pictures if is_picture else self.archives
+        if len(kept) < most:
+            kept.append(source)
+        elif (place := self._random.randrange(met)) < most:
+            kept[place] = source
+
+    @property
+    def pictures(self) -> int:
+        """Loose ones."""
+        return self.counts[Kind.PICTURE]
+
+    @property
+    def archives(self) -> int:
+        return self.counts.total() - self.pictures
+
+    @property
+    def archive_bytes(self) -> int:
+        return self.sizes.total() - self.sizes[Kind.PICTURE]
+
+    def units(self) -> list[Unit]:
+        """The sample as units of one source each."""
+        return [whole_unit(source) for kept in self._kept.values() for source in kept]
