@@ -99,7 +99,12 @@ class DetectArchive:
             ("--cpus-per-actor", self.cpus_per_actor, self.cpus_per_actor > 0, "from 1 on"),
             ("--gpus-per-actor", self.gpus_per_actor, 0 <= (self.gpus_per_actor or 0) < math.inf, "from 0 on, finite"),
             ("--price-per-hour", self.price_per_hour, 0 <= (self.price_per_hour or 0) < math.inf, "from 0 on, finite"),
-            ("--expect-hours", self.expect_hours, 0 < (self.expect_hours or 1) < math.inf, "above 0, finite"),
+            (
+                "--expect-hours",
+                self.expect_hours,
+                self.expect_hours is None or 0 < self.expect_hours < math.inf,
+                "above 0, finite",
+            ),
             ("--report-pictures", self.report_pictures, self.report_pictures >= 0, "from 0 on"),
             ("--prune", self.prune, 0 <= (self.prune or 0) <= 1, "from 0 to 1"),
             ("--max-error-share", self.max_error_share, 0 <= (self.max_error_share or 0) <= 1, "from 0 to 1"),
