@@ -116,6 +116,8 @@ def _facts(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Co
         "wall_s": round((now - started).total_seconds(), 3),
         "work_s": round(worked.seconds, 3),
         "pictures_per_s": round(worked.totals.pictures / worked.seconds, 4) if worked.seconds else None,
+        "detectors": worked.detectors,
+        "duty": None if worked.duty is None else round(worked.duty, 4),
         "forecast": against(run.job.expect_hours, worked.seconds),
         "inputs": [unsigned(url) for url in run.job.input],
         "units": {"planned": to_do.planned, "committed_before": before, "worked": len(worked.units)},
@@ -150,6 +152,7 @@ def show_summary(facts: Mapping[str, Any], output_uri: str, report: str) -> None
         ("errors", f"{output['error']:,}  {_listed(Counter(output['errors_by_class']))}"),
         ("skipped", _listed(Counter(facts["skipped"])) or "none"),
         ("time", f"{facts['wall_s']:.0f} s" + (f", {rate:.2f} pictures/s while working" if rate else "")),
+        *([("detectors", _told_duty(facts))] if facts["duty"] is not None else []),
         ("model", f"{facts['settings']['model']}, {facts['settings']['device']} in {facts['settings']['precision']}"),
         *([("forecast", _told_against(forecast))] if (forecast := facts["forecast"]) else []),
         ("tables", f"{output_uri}/images, {output_uri}/detections"),
@@ -162,6 +165,10 @@ def show_summary(facts: Mapping[str, Any], output_uri: str, report: str) -> None
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(table)
     console.print(f"query: SELECT count(*), sum(num_faces) FROM {sql_glob(output_uri, 'images')}")
+
+
+def _told_duty(facts: Mapping[str, Any]) -> str:
+    return f"{facts['detectors']:,}, computing {facts['duty']:.0%} of the time from the first work to the last commit"
 
 
 def _told_against(forecast: Mapping[str, float]) -> str:

@@ -29,12 +29,13 @@ class RunProgress:
     """Counts of this run. Rate and time left are taken from the first block on: start-up is not counted.
 
     expected: pictures that there are to work, corrected as units tell how many they hold. pictures, faces, errors:
-    committed. seen: rows that came out of the detectors, committed or not.
+    committed. seen: rows that came out of the detectors, committed or not. detect_s: seconds of all detectors in these.
     """
 
     def __init__(self, expected: int) -> None:
         self.expected = expected
         self.pictures = self.faces = self.errors = 0
+        self.detect_s = 0.0
         self._seen = self._seen_faces = self._seen_errors = 0
         self._began: float | None = None
         self._first = 0  # rows of the first block, whose time nobody knows
@@ -68,6 +69,7 @@ class RunProgress:
         self._seen += len(rows) - rows["status"].null_count  # the markers between the pictures have none
         self._seen_errors += pc.sum(is_error).as_py() or 0
         self._seen_faces += pc.sum(rows["num_faces"]).as_py() or 0
+        self.detect_s += pc.sum(rows["detect_s"]).as_py() or 0.0
         if self._began is None:
             self._began, self._first = time.monotonic(), self._seen
         self.say()

@@ -44,18 +44,27 @@ class Worked:
     """What one run did.
 
     totals: of what was worked, twice what was worked twice. units: their names. seconds: from the first work to the
-    last commit, start-up left out. changed: sources that were not the planned version when they were read.
+    last commit, start-up left out. changed: sources that were not the planned version when they were read. detect_s:
+    seconds that all detectors computed; detectors: the most that there were.
     """
 
     totals: UnitTotals = UnitTotals()
     units: frozenset[str] = frozenset()
     seconds: float = 0.0
     changed: tuple[Source, ...] = ()
+    detect_s: float = 0.0
+    detectors: int = 0
+
+    @property
+    def duty(self) -> float | None:
+        """Share of the detectors' time in which they computed; None where nothing was worked."""
+        return self.detect_s / self.seconds / self.detectors if self.seconds and self.detectors else None
 
     def and_then(self, other: Worked) -> Worked:
         """This, and what was worked after it: whose `changed` is the last word."""
         totals, seconds = sum_totals([self.totals, other.totals]), self.seconds + other.seconds
-        return Worked(totals, self.units | other.units, seconds, other.changed)
+        detect_s, detectors = self.detect_s + other.detect_s, max(self.detectors, other.detectors)
+        return Worked(totals, self.units | other.units, seconds, other.changed, detect_s, detectors)
 
 
 def work(run: Run, to_do: ToDo, pool: Pool) -> Worked:
@@ -91,7 +100,8 @@ def work(run: Run, to_do: ToDo, pool: Pool) -> Worked:
         )
         loop.work(to_do, dict(suspects))
         progress.say(now=True)
-    return Worked(sum_totals(done.values()), frozenset(done), time.monotonic() - began, tuple(loop.changed.values()))
+    seconds, changed = time.monotonic() - began, tuple(loop.changed.values())
+    return Worked(sum_totals(done.values()), frozenset(done), seconds, changed, progress.detect_s, pool.largest)
 
 
 def _told(pool: Pool) -> str:

@@ -76,6 +76,8 @@ def test_a_forecast_writes_nothing_and_the_run_is_held_against_it(
     found = Tables(tmp_path / "out").run_facts["forecast"]
     assert found["hours"] == float(expected)
     assert found["took_hours"] > 0
+    assert 0 < Tables(tmp_path / "out").run_facts["duty"] < 1
+    assert re.search(r"detectors +2, computing \d+% of the time", last.out)
     assert re.search(r"of work expected, .* taken \([+-]", last.out)
 
 

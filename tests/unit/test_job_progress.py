@@ -11,10 +11,28 @@ import pytest
 import ray_progress
 from ray_progress import RunProgress
 from tinyface_core.tables.unit_tables import UnitTotals
+from work import Worked
 
 
 def rows(*status: str) -> pa.Table:
-    return pa.table({"status": list(status), "num_faces": pa.array([1] * len(status), pa.int32())})
+    took = [0.5 if one == "ok" else None for one in status]
+    faces = pa.array([1] * len(status), pa.int32())
+    return pa.table({"status": list(status), "num_faces": faces, "detect_s": pa.array(took, pa.float32())})
+
+
+def test_seconds_of_detectors_are_summed_over_all_blocks() -> None:
+    progress = RunProgress(5)
+    progress.came(rows("ok", "error", "ok"))
+    progress.came(rows("error"))
+    progress.came(rows("ok"))
+    assert progress.detect_s == 1.5
+
+
+def test_duty_is_the_share_of_the_detectors_time() -> None:
+    first = Worked(seconds=10.0, detect_s=12.0, detectors=2)
+    assert first.duty == 0.6
+    assert first.and_then(Worked(seconds=10.0, detect_s=4.0, detectors=1)).duty == 0.4
+    assert Worked().duty is None
 
 
 def test_a_run_says_that_it_waits_while_no_picture_comes(

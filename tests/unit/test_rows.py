@@ -109,12 +109,13 @@ def test_a_decoded_picture_has_every_column() -> None:
 def test_pictures_keep_their_own_faces() -> None:
     """A picture without faces and a failed one between others do not shift the list."""
     builder = RowBuilder(records_table(UNIT.name, [make_record(UNIT, i) for i in range(3)] + [UnitEnd(3)]))
-    builder.add(2, Picture(RGB, "jpeg"), make_detections(3, seed=2))  # in any order
+    builder.add(2, Picture(RGB, "jpeg"), make_detections(3, seed=2), 0.25)  # in any order
     builder.add(0, Picture(RGB, "jpeg"), make_detections(0))
     builder.add(1, CORRUPT)
     table = builder.table()
     assert [len(faces) if faces is not None else None for faces in table["faces"].to_pylist()] == [0, 0, 3, None]
     assert table["num_faces"].to_pylist() == [0, 0, 3, None]
+    assert table["detect_s"].to_pylist() == [None, None, 0.25, None]
     assert table["faces"][2].as_py()[0]["x1"] == make_detections(3, seed=2).boxes_K4[0, 0]
 
 

@@ -121,6 +121,7 @@ class _Outcome:
     taken_at: datetime | None = None
     detections: Detections | None = None
     error: PictureError | None = None
+    detect_s: float | None = None
 
 
 _PICTURE_COLUMNS: dict[str, Callable[[_Outcome], Any]] = {
@@ -136,6 +137,7 @@ _PICTURE_COLUMNS: dict[str, Callable[[_Outcome], Any]] = {
     "num_faces": lambda outcome: len(outcome.detections) if outcome.detections is not None else 0,
     "zooms": lambda outcome: outcome.detections.zooms if outcome.detections is not None else None,
     "min_face_px": lambda outcome: outcome.detections.min_face_px if outcome.detections is not None else None,
+    "detect_s": lambda outcome: outcome.detect_s,
 }
 
 
@@ -169,25 +171,26 @@ class RowBuilder:
         row: int,
         picture: Picture | PictureError,
         detections: Detections | PictureError | None = None,
+        detect_s: float | None = None,
     ) -> None:
         """The outcome of `row`.
 
         Args:
             row: as `encoded` gave it.
             picture: a Picture, or the PictureError of decoding. Its pixels are not kept.
-            detections: needed with a Picture; a PictureError where detection failed.
+            detections: needed with a Picture; a PictureError where detection failed. detect_s: what they took.
         """
         if isinstance(picture, PictureError):
             told = format_of(self._records["data"][row].as_py())
             self._outcomes[row] = _Outcome(told if isinstance(told, str) else None, error=picture)
         elif isinstance(detections, PictureError):
-            self._outcomes[row] = _Outcome(picture.format, error=detections)
+            self._outcomes[row] = _Outcome(picture.format, error=detections, detect_s=detect_s)
         elif detections is None:
             raise ValueError(f"row {row}: a decoded picture needs its detections, or the error that took their place")
         else:
-            size_hw = (picture.height, picture.width)
+            size_hw, exif = (picture.height, picture.width), picture.exif_orientation
             self._outcomes[row] = _Outcome(
-                picture.format, size_hw, picture.exif_orientation, picture.taken_at, detections
+                picture.format, size_hw, exif, picture.taken_at, detections, detect_s=detect_s
             )
 
     def table(self) -> pa.Table:

@@ -137,7 +137,11 @@ def record_schema(carried: Iterable[pa.Field] = ()) -> pa.Schema:
 
 
 def row_schema(carried: Iterable[pa.Field] = ()) -> pa.Schema:
-    """What detection gives: one row a picture, its faces as a nested list (null except in kind "record")."""
+    """What detection gives: one row a picture, its faces as a nested list (null except in kind "record").
+
+    detect_s: seconds that the detector took for it; for the run's summary, in no table.
+    """
     faces = pa.list_(pa.struct([_plain(field) for field in _FACE_FIELDS]))
     picture = map(_plain, _PICTURE_FIELDS)
-    return pa.schema([*_ENVELOPE_FIELDS, *picture, pa.field("faces", faces), *_travelling(carried)])
+    own = [pa.field("detect_s", pa.float32()), pa.field("faces", faces)]
+    return pa.schema([*_ENVELOPE_FIELDS, *picture, *own, *_travelling(carried)])
