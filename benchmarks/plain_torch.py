@@ -51,7 +51,7 @@ class PlainDetector:
         shown = F.interpolate(image_13HW, level.size.image_hw, mode="bilinear", antialias=True, align_corners=False)
         scores_CHW = self._scores((shown - self.mean) / self.std)[0].numpy()
         count = len(self.spec.templates.outputs)
-        score_THW = 1 / (1 + np.exp(-scores_CHW[:count]))
+        score_THW = 1 / (1 + np.exp(-np.maximum(scores_CHW[:count], -80)))
         offsets = scores_CHW[count:].reshape(4, count, *score_THW.shape[1:])
         sizes = [(t.width, t.height) for t in (self.spec.templates.templates[i] for i in self.spec.templates.outputs)]
         width_T11, height_T11 = (np.array(side, np.float32)[:, None, None] for side in zip(*sizes, strict=True))
