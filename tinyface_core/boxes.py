@@ -66,8 +66,10 @@ def vote(boxes_K4: Tensor, scores_K: Tensor, kept_M: Tensor, min_iou: float) -> 
         near = near_K.nonzero()[:, 0]
         iou_GN = iou(group_G4, boxes_K4[near])
         weight_GN = torch.where(iou_GN >= min_iou, (iou_GN * scores_K[near]) ** 2, 0.0)
+        weight_GN = weight_GN.double()  # in fp32 the sum would depend, by its order, on what else is near
         total_G1 = weight_GN.sum(dim=1, keepdim=True)
-        voted_M4[group_G] = torch.where(total_G1 > 0, weight_GN @ boxes_K4[near] / total_G1, group_G4)
+        mean_G4 = (weight_GN @ boxes_K4[near].double() / total_G1).to(group_G4.dtype)
+        voted_M4[group_G] = torch.where(total_G1 > 0, mean_G4, group_G4)
     return voted_M4
 
 
