@@ -31,18 +31,22 @@ from plain_torch import PlainDetector, iou
 from precision import pictures_in
 
 from tinyface_core.detect.detector import Detector
+from tinyface_core.detect.runtime import best_float, choose_runtime
 from tinyface_core.evaluate.peers import NMS_IOU, yunet
 from tinyface_core.evaluate.results import together
 
 ROOT = Path(__file__).resolve().parents[1]
 SAME_IOU = 0.9
+OURS = ("ours", "ours int8")  # the first in the fastest floats
 app = App(help=__doc__)
 
 
 def finder(kind: str, model: str) -> Callable[[NDArray[np.uint8]], NDArray[np.float64]]:
     """Boxes (K, 4) xyxy of a picture, by one of the programs."""
-    if kind == "ours":
-        detector = Detector.load(model)
+    if kind in OURS:
+        detector = Detector.load(
+            model, runtime=choose_runtime("cpu", "int8" if kind == OURS[1] else best_float("cpu")[0])
+        )
         return lambda rgb_HW3: detector(rgb_HW3).boxes_K4.astype(np.float64)
     if kind == "plain":
         plain = PlainDetector(model)
@@ -84,7 +88,7 @@ def running(kind: str, model: str, folder: Path, longest: int) -> Iterator[tuple
     sys.path.insert(0, str(ROOT / "jobs"))
     from ray_start import computing_environment  # what the job gives its detectors
 
-    added = computing_environment().get("env_vars", {}) if kind == "ours" else {}
+    added = computing_environment().get("env_vars", {}) if kind in OURS else {}
     command = [sys.executable, str(Path(__file__)), "child", kind, model, str(folder), str(longest)]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | added
@@ -124,7 +128,8 @@ def compare(
     json_file: Annotated[Path | None, Parameter("--json")] = None,
 ) -> None:
     """Times all programs in turn; the first round is not counted."""
-    programs = [(kind, model) for model in models for kind in ("ours", "plain")]
+    ours = OURS if torch.cpu._is_vnni_supported() else OURS[:1]
+    programs = [(kind, model) for model in models for kind in ("plain", *ours)]
     programs += [(kind, str(yunet_model)) for kind in ("yunet 2x", "yunet 1x 2x") if yunet_model is not None]
     seconds: dict[tuple[str, str], list[float]] = {program: [] for program in programs}
     boxes: dict[tuple[str, str], list[NDArray[np.float64]]] = {program: [] for program in programs}
@@ -144,18 +149,20 @@ def compare(
         for program, all_s in seconds.items()
     }
     print(f"{count} pictures of up to {longest} px, one thread each; medians of {rounds} rounds, summed\n")
-    print("| program | model | CPU s | of ours | boxes | the other has too |")
-    print("|---|---|---:|---:|---:|---:|")
+    print("| program | model | CPU s | plain takes | boxes | plain has too | has of plain's |")
+    print("|---|---|---:|---:|---:|---:|---:|")
     results = []
     for (kind, model), total_s in took.items():
-        ours, other = ("ours", model), ("plain" if kind == "ours" else "ours", model)
-        ratio = f"{total_s / took[ours]:.2f}" if ours in took else "-"
-        mine = boxes[kind, model]
-        same = sum(map(also_there, mine, boxes[other])) if other in boxes else None
-        many = sum(map(len, mine))
-        share = "-" if same is None else f"{same / max(1, many):.2%}"
-        print(f"| {kind} | {Path(model).stem} | {total_s:.2f} | {ratio} | {many:,} | {share} |")
-        results.append({"program": kind, "model": Path(model).stem, "cpu_s": total_s, "boxes": many, "same": same})
+        mine, plain = boxes[kind, model], boxes.get(("plain", model))
+        many, told = sum(map(len, mine)), "- | {:,} | - | -"
+        row = {"program": kind, "model": Path(model).stem, "cpu_s": total_s, "boxes": many}
+        if plain is not None and kind != "plain":
+            row["plain_takes"] = took["plain", model] / total_s
+            row["plain_has"] = sum(map(also_there, mine, plain)) / max(1, many)
+            row["of_plains"] = sum(map(also_there, plain, mine)) / max(1, sum(map(len, plain)))
+            told = f"{row['plain_takes']:.2f} | {{:,}} | {row['plain_has']:.2%} | {row['of_plains']:.2%}"
+        print(f"| {kind} | {row['model']} | {total_s:.2f} | {told.format(many)} |")
+        results.append(row)
     if json_file is not None:
         json_file.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -5,8 +5,9 @@
 
 Ways to compute the same picture: convolutions step by step or in one call of oneDNN, memory from glibc or from the
 jemalloc that the job gives its detectors. Each way is a process of one thread; they take turns, one picture each, and
-each picture comes after a product of two matrices of 2,048 x 2,048, whose rate is what the processor can do. Compared
-is CPU time. Prints a Markdown table; the share is the whole call's convolutions over that rate.
+each picture comes after a product of two matrices of 2,048 x 2,048, whose rate is what the processor can do. Where
+the processor has VNNI, int8 is one more way, beside products of bytes. Compared is CPU time. Prints a Markdown table;
+the share is the whole call's convolutions over that rate.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from torch import Tensor, nn
 
 from tinyface_core.detect.detector import Detector
 from tinyface_core.detect.options import DetectOptions, Precision, Runtime
-from tinyface_core.detect.runtime import DTYPES, choose_runtime
+from tinyface_core.detect.runtime import DTYPES, best_float, choose_runtime
 from tinyface_core.model.convolve import plain
 from tinyface_core.model.network import HRNetwork
 from tinyface_core.model.spec import find_bundled
@@ -87,16 +88,21 @@ def child(model: str, form: str, precision: Precision, width: int, height: int, 
     runtime = choose_runtime("cpu", precision)
     detector, picture = loaded(model, tuple(zooms), runtime), crowd(width, height)
     network = detector.network
+    assert network.score is network.trunk.convolve
     if form == "step by step":
-        network.trunk.convolve = plain
+        network.trunk.convolve = network.score = plain
     gflop = _counted(detector, picture)
     times: list[float] = []
     network.register_forward_pre_hook(lambda *_: times.append(-time.process_time()))
     network.register_forward_hook(lambda *_: times.append(time.process_time()))
     matrix = torch.randn(SIDE, SIDE).to(DTYPES[runtime.precision])
+    bytes_ = torch.randint(-127, 128, (SIDE, SIDE), dtype=torch.int8)
     for _ in sys.stdin:
         began = time.process_time()
-        torch.mm(matrix, matrix)
+        if runtime.precision == "int8":
+            torch._int_mm(bytes_, bytes_)
+        else:
+            torch.mm(matrix, matrix)
         matmul = 2 * SIDE**3 / (time.process_time() - began) / 1e9
         times.clear()
         began = time.process_time()
@@ -111,24 +117,15 @@ def _counted(detector: Detector, picture: NDArray[np.uint8]) -> float:
     network, flop = detector.network, 0
     inner: Callable[..., Tensor] = network.trunk.convolve
 
-    def count(convolution: nn.Conv2d, out_NCHW: Tensor) -> None:
-        nonlocal flop
-        flop += 2 * out_NCHW.numel() * convolution.weight[0].numel()
-
     def counting(x_NCHW: Tensor, convolution: nn.Conv2d, *rest: Any) -> Tensor:
+        nonlocal flop
         out_NCHW = inner(x_NCHW, convolution, *rest)
-        count(convolution, out_NCHW)
+        flop += 2 * out_NCHW.numel() * convolution.weight[0].numel()
         return out_NCHW
 
-    hooks = [
-        head.register_forward_hook(lambda module, _, out: count(module, out))  # type: ignore[arg-type]
-        for head in network.heads.values()
-    ]
-    network.trunk.convolve = counting
+    network.trunk.convolve = network.score = counting
     detector(picture)
-    network.trunk.convolve = inner
-    for hook in hooks:
-        hook.remove()
+    network.trunk.convolve = network.score = inner
     return flop / 1e9
 
 
@@ -139,10 +136,10 @@ def running(way: tuple[str, str], arguments: list[str]) -> Iterator[Callable[[],
     from ray_start import computing_environment  # what the job gives its detectors
 
     form, allocator = way
-    model, *rest = arguments
+    model, precision, *rest = arguments
     added = computing_environment()["env_vars"] if allocator == "jemalloc" else {}
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__)), "child", model, form, *rest],
+        [sys.executable, str(Path(__file__)), "child", model, form, "int8" if form == "int8" else precision, *rest],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -169,27 +166,28 @@ def compare(
     models: tuple[str, ...] = ("hr-resnet50", "hr-mobilenetv2"),
     size: tuple[int, int] = (1920, 1080),
     zooms: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0),
-    precision: Precision = "auto",
+    precision: Precision | None = None,
     rounds: int = 5,
     json_file: Annotated[Path | None, Parameter("--json")] = None,
 ) -> None:
-    """Measures all ways of each model in turn."""
-    runtime = choose_runtime("cpu", precision)
+    """Measures all ways of each model in turn. precision: of floats; None: the fastest here."""
+    runtime = choose_runtime("cpu", precision or best_float("cpu")[0])
     levels = " ".join(f"{zoom:g}" for zoom in zooms)
     print(f"{size[0]} x {size[1]} px at {levels}, {runtime.precision}, one thread, torch {torch.__version__}, ", end="")
     print(f"{platform.processor() or platform.machine()}; median of {rounds} rounds\n")
     print("| model | convolutions | memory | CPU s | of the first | network s | GFLOP | matmul/s | share | peak MB |")
     print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|", flush=True)
     results = []
+    ways = (*WAYS, ("int8", "jemalloc")) if torch.cpu._is_vnni_supported() else WAYS
     for model in models:
         arguments = [model, runtime.precision, *map(str, size), *map(str, zooms)]
         with ExitStack() as stack:
-            ways = [stack.enter_context(running(way, arguments)) for way in WAYS]
-            for one in ways:
+            asked = [stack.enter_context(running(way, arguments)) for way in ways]
+            for one in asked:
                 one()  # not counted: libraries load, oneDNN prepares
-            rounds_RW = [[one() for one in ways] for _ in range(rounds)]
+            rounds_RW = [[one() for one in asked] for _ in range(rounds)]
         first = statistics.median(took[0].cpu_s for took in rounds_RW)
-        for way, took in zip(WAYS, zip(*rounds_RW, strict=True), strict=True):
+        for way, took in zip(ways, zip(*rounds_RW, strict=True), strict=True):
             middle = Took(*(statistics.median(getattr(one, name) for one in took) for name in asdict(took[0])))
             results.append({"model": model, "convolutions": way[0], "memory": way[1], **asdict(middle)})
             print(

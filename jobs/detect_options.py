@@ -53,8 +53,8 @@ class DetectArchive:
     "Overlap above which the weaker of two boxes goes; None: the checkpoint's."
     device: Annotated[Literal["auto", "cpu", "cuda"], Parameter(group=_DETECT)] = "auto"
     "Where to compute; auto: a GPU where there is one."
-    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], Parameter(group=_DETECT)] = "auto"
-    "Number format of the network; auto: bf16 where the hardware has it."
+    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16", "int8"], Parameter(group=_DETECT)] = "auto"
+    "Number format of the network; auto: bf16 where the hardware has it, else int8 on a CPU with VNNI, else fp32."
     max_pixels: Annotated[int | None, Parameter(group=_DETECT)] = None
     "Larger pictures (width x height) become error rows, before decoding; None: 500,000,000."
     decode_timeout: Annotated[float | None, Parameter(group=_DETECT)] = None

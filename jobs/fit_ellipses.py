@@ -20,6 +20,7 @@ from cyclopts import Parameter
 
 from options import job_app, refuse_unwritable, run_job
 from tinyface_core.detect.detector import Detector
+from tinyface_core.detect.runtime import choose_runtime
 from tinyface_core.errors import SettingsError
 from tinyface_core.model.checkpoint import is_half, load_checkpoint, save_checkpoint
 from tinyface_core.model.spec import find_bundled
@@ -69,7 +70,7 @@ def fit_ellipses(
     path = find_bundled(model) or Path(model)
     network, spec = load_checkpoint(path)  # as it is written; the detector's own is folded for speed
     truths, source = _truths(ellipses, pictures, eye_lines, data, count, seed)
-    fitted = fit(samples_of(Detector.load(path, SAMPLING), truths))
+    fitted = fit(samples_of(Detector.load(path, SAMPLING, choose_runtime(precision="fp32")), truths))
     network.ellipse = regressor(fitted)
     made = {"from": source, "count": count, "seed": seed, **fitted.figures()}
     spec = replace(spec, ellipses=True, provenance={**spec.provenance, "ellipses": made})

@@ -20,12 +20,12 @@ from detect_options import DetectArchive
 from ray_stages import Detecting, Reading
 from ray_start import Pool
 from tinyface_core.archive.signed_urls import SignedUrls
-from tinyface_core.detect.options import TILE_PX, DetectOptions, Runtime
+from tinyface_core.detect.options import TILE_PX, DetectOptions, Runtime, suited
 from tinyface_core.detect.pyramid import Zooms, adaptive_zooms
 from tinyface_core.errors import CheckpointError, InputError, SettingsError, StorageError
 from tinyface_core.model.advice import Advice
 from tinyface_core.model.locate import ModelAddress, fetch, locate
-from tinyface_core.model.spec import ModelSpec, bundled_names, read_spec
+from tinyface_core.model.spec import NO_RANGES, ModelSpec, bundled_names, read_spec
 from tinyface_core.picture.picture import DECODER_VERSION, Limits
 from tinyface_core.storage import ObjectError, Storage
 from tinyface_core.tables.claim import Claim
@@ -131,6 +131,9 @@ def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, sto
     spec = read_spec(path)
     if not model.bundled:
         _check_weights(model, path)
+    if asked.get("precision") == "int8" and not spec.ranges:
+        raise CheckpointError(f"--precision int8: {NO_RANGES.format(model.name)}")
+    runtime = suited(runtime, spec)
     limits = Limits()
     settings: dict[str, Any] = {
         "ellipses": "regressed_features" if spec.ellipses else "inscribed",
@@ -219,7 +222,7 @@ def share_model(model: ModelAddress, output: OutputFolder, storage: Storage) -> 
 
 def _default_model(runtime: Runtime) -> str:
     """The accurate one where bf16 or fp16 is fast, the light one elsewhere; of those that are bundled."""
-    wanted = (LIGHT, ACCURATE) if runtime.precision == "fp32" else (ACCURATE, LIGHT)
+    wanted = (LIGHT, ACCURATE) if runtime.precision in ("fp32", "int8") else (ACCURATE, LIGHT)
     there = [name for name in wanted if name in bundled_names()]
     if not there:
         raise CheckpointError("no model is bundled with this installation: give one with --model.")

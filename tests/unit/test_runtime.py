@@ -31,7 +31,15 @@ class Machine:
     dev: Path
     calls: list[str] = field(default_factory=list)
 
-    def has(self, *, gpu: bool = False, gpu_bf16: bool = False, amx: bool = False, avx512: bool = False) -> None:
+    def has(
+        self,
+        *,
+        gpu: bool = False,
+        gpu_bf16: bool = False,
+        amx: bool = False,
+        avx512: bool = False,
+        vnni: bool = False,
+    ) -> None:
         def bf16_supported(including_emulation: bool = True) -> bool:
             return gpu_bf16 or including_emulation  # torch emulates it on every card
 
@@ -40,6 +48,7 @@ class Machine:
         self.patch.setattr(torch.cuda, "is_bf16_supported", bf16_supported)
         self.patch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
         self.patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+        self.patch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
         if gpu:
             (self.dev / "nvidia0").touch()
 
@@ -54,9 +63,10 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
 @pytest.mark.parametrize(
     ("have", "device", "precision", "reason"),
     [
-        ({}, "cpu", "fp32", "no bf16"),
-        ({"avx512": True}, "cpu", "bf16", "AVX-512"),
-        ({"amx": True, "avx512": True}, "cpu", "bf16", "AMX"),
+        ({}, "cpu", "fp32", "no bf16 units"),
+        ({"vnni": True}, "cpu", "int8", "VNNI"),
+        ({"avx512": True, "vnni": True}, "cpu", "bf16", "AVX-512"),
+        ({"amx": True, "avx512": True, "vnni": True}, "cpu", "bf16", "AMX"),
         ({"gpu": True, "amx": True}, "cuda", "fp16", "Tesla T4"),
         ({"gpu": True, "gpu_bf16": True}, "cuda", "bf16", "Tesla T4"),
     ],

@@ -21,7 +21,7 @@ from tinyface_core import boxes
 from tinyface_core.detect.decode import Candidates, CellDecoder
 from tinyface_core.detect.detections import Detections
 from tinyface_core.detect.ellipse import from_targets
-from tinyface_core.detect.options import DetectOptions, Runtime
+from tinyface_core.detect.options import DetectOptions, Runtime, suited
 from tinyface_core.detect.pyramid import Level, Zooms, levels_for, smallest_face_px
 from tinyface_core.detect.resize import resize_region
 from tinyface_core.detect.runtime import (
@@ -47,7 +47,7 @@ class Detector:
 
     def __init__(self, network: HRNetwork, spec: ModelSpec, runtime: Runtime, options: DetectOptions) -> None:
         """network: as load_checkpoint gives it; it is prepared for the runtime in place."""
-        self.network = prepare(network, runtime)
+        self.network = prepare(network, runtime, spec.ranges)
         self.spec = spec
         self.runtime = runtime
         self.min_score = spec.defaults.score if options.min_score is None else options.min_score
@@ -67,7 +67,7 @@ class Detector:
         """
         path = find_bundled(str(model)) or Path(model)
         network, spec = load_checkpoint(path)
-        return cls(network, spec, runtime or choose_runtime(), options or DetectOptions())
+        return cls(network, spec, runtime or suited(choose_runtime(), spec), options or DetectOptions())
 
     @torch.inference_mode()
     def __call__(self, rgb_HW3: NDArray[np.uint8]) -> Detections:
@@ -143,7 +143,7 @@ class Detector:
     def _shown(self, rgb_HW3: Tensor, level: Level, tile: Tile) -> Tensor:
         """The tile's window as the network takes it, (1, 3, h, w) float32; a sliver is filled up to one coarse cell."""
         image_3HW = resize_region(rgb_HW3, level.size.image_hw, tile.window)
-        image_3HW = (image_3HW - self._mean_311) / self._std_311
+        image_3HW.sub_(self._mean_311).div_(self._std_311)  # its own memory: no window is shown twice
         short_y, short_x = (max(0, self.network.strides[-1] - side) for side in tile.window.hw)
         if short_y or short_x:
             image_3HW = F.pad(image_3HW, (0, short_x, 0, short_y))

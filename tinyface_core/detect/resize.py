@@ -7,6 +7,7 @@ equal the whole (detect/tiling.py). The picture stays bytes: only a piece of it 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,28 +71,28 @@ def resize_region(rgb_HW3: Tensor, image_hw: tuple[int, int], region: Region) ->
     """
     if tuple(rgb_HW3.shape[:2]) == image_hw:
         return rgb_HW3[region.top : region.bottom, region.left : region.right].permute(2, 0, 1).float()
-    columns = taps(rgb_HW3.shape[1], image_hw[1], region.left, region.right)
-    source_HW3 = rgb_HW3[:, columns.first : columns.stop]
-    width = source_HW3.shape[1]
-    image_wh3 = torch.empty((region.hw[1], region.hw[0], 3), device=rgb_HW3.device)
-    step = max(1, PIECE_PX // width)
-    for top in range(region.top, region.bottom, step):
-        rows = taps(rgb_HW3.shape[0], image_hw[0], top, min(top + step, region.bottom))
-        made_Wh3 = _rows_made(source_HW3, rows).transpose(0, 1)
-        across_wC = _weighted(made_Wh3.reshape(width, -1), columns)
-        image_wh3[:, top - region.top : top - region.top + step] = across_wC.reshape(region.hw[1], -1, 3)
-    return image_wh3.permute(2, 1, 0)
+    image_hw3 = torch.empty((*region.hw, 3), device=rgb_HW3.device)
+    for piece in _pieces((rgb_HW3.shape[0], rgb_HW3.shape[1]), image_hw, region):
+        rows = taps(rgb_HW3.shape[0], image_hw[0], piece.top, piece.bottom)
+        columns = taps(rgb_HW3.shape[1], image_hw[1], piece.left, piece.right)
+        source_HW3 = rgb_HW3[rows.first : rows.stop, columns.first : columns.stop]
+        height, width = source_HW3.shape[:2]
+        across_wHC = _weighted(source_HW3.transpose(0, 1).float().reshape(width, -1), columns).reshape(-1, height, 3)
+        made_hC = _weighted(across_wHC.transpose(0, 1).reshape(height, -1), rows)
+        top, left = piece.top - region.top, piece.left - region.left
+        image_hw3[top : top + piece.hw[0], left : left + piece.hw[1]] = made_hC.reshape(*piece.hw, 3)
+    return image_hw3.permute(2, 0, 1)
 
 
-def _rows_made(source_HW3: Tensor, rows: Taps) -> Tensor:
-    """Output rows with the source's columns, (N, W, 3) float32; only a piece of the source at a time is float."""
-    height, width = rows.stop - rows.first, source_HW3.shape[1]
-    step = max(1, PIECE_PX // height)
-    parts = []
-    for left in range(0, width, step):
-        piece_HW3 = source_HW3[rows.first : rows.stop, left : left + step].float()
-        parts.append(_weighted(piece_HW3.reshape(height, -1), rows).reshape(len(rows.index_NK), -1, 3))
-    return torch.cat(parts, dim=1)
+def _pieces(source_hw: tuple[int, int], image_hw: tuple[int, int], region: Region) -> Iterator[Region]:
+    """The region cut so that each piece is made of about PIECE_PX source pixels at most."""
+    ratio_y, ratio_x = (source / shown for source, shown in zip(source_hw, image_hw, strict=True))
+    rows_of_one = 2 * max(1.0, ratio_y) + 1
+    across = max(1, min(region.hw[1], int(PIECE_PX / rows_of_one / ratio_x)))
+    down = max(1, int(PIECE_PX / (across * ratio_x * ratio_y)))
+    for top in range(region.top, region.bottom, down):
+        for left in range(region.left, region.right, across):
+            yield Region(top, left, min(top + down, region.bottom), min(left + across, region.right))
 
 
 def _weighted(table: Tensor, along: Taps) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, cast
@@ -17,10 +18,13 @@ from tinyface_core.detect.options import Device, Precision, Runtime
 from tinyface_core.errors import ResourceError
 from tinyface_core.model.convolve import Fused, fuses
 from tinyface_core.model.network import HRNetwork
+from tinyface_core.model.quantise import run_in_int8
+from tinyface_core.model.spec import Ranges
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Of weights as they are kept; int8 lays them out as bytes when it first uses them.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 # How torch says that there is no memory where it has no exception of its own for it.
 _NO_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -30,8 +34,10 @@ DEVICES = Path("/dev")  # where Linux shows NVIDIA's cards as nvidia0, nvidia1, 
 def choose_runtime(device: Device = "auto", precision: Precision = "auto") -> Runtime:
     """The best of what is there, or what is asked for; logs the choice with its reason.
 
+    int8 is for models with ranges: `options.suited` says what others get.
+
     Raises:
-        ResourceError: CUDA asked for and not there.
+        ResourceError: CUDA, or int8, asked for and not there.
     """
     has_cuda = torch.cuda.is_available()
     unusable = "" if has_cuda else _unusable_gpus()
@@ -44,6 +50,8 @@ def choose_runtime(device: Device = "auto", precision: Precision = "auto") -> Ru
     if device == "auto" and unusable:
         log.warning("computing without a GPU: %s", unusable)
     where: Literal["cpu", "cuda"] = "cuda" if has_cuda and device != "cpu" else "cpu"
+    if precision == "int8":
+        _check_int8(where)
     best, why = best_precision(where)
     runtime = Runtime(where, best, why) if precision == "auto" else Runtime(where, precision, "asked for by option")
     log.info("computing on %s in %s: %s", runtime.device, runtime.precision, runtime.reason)
@@ -65,8 +73,16 @@ def _unusable_gpus() -> str:
     return f"{cards} NVIDIA GPU(s) are present but unused, {why}"
 
 
-def best_precision(device: str) -> tuple[Literal["fp32", "bf16", "fp16"], str]:
-    """The precision that this device computes fastest without losing faces, and why."""
+def best_precision(device: str) -> tuple[Literal["fp32", "bf16", "fp16", "int8"], str]:
+    """The precision that this device computes fastest without losing faces, and why (docs/performance.md)."""
+    best, why = best_float(device)
+    if best == "fp32" and torch.cpu._is_vnni_supported():
+        return "int8", f"{why}, but VNNI"
+    return best, why
+
+
+def best_float(device: str) -> tuple[Literal["fp32", "bf16", "fp16"], str]:
+    """The same of floats alone, as training needs them."""
     if device == "cuda":
         name = torch.cuda.get_device_name()
         if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -79,13 +95,18 @@ def best_precision(device: str) -> tuple[Literal["fp32", "bf16", "fp16"], str]:
     return "fp32", "this processor has no bf16 units"
 
 
-def prepare(network: HRNetwork, runtime: Runtime) -> HRNetwork:
+def prepare(network: HRNetwork, runtime: Runtime, ranges: Mapping[str, Ranges] | None = None) -> HRNetwork:
     """The network ready for inference, changed in place: batch-norm folded in fp32, then cast, channels last.
 
     The heads stay in fp32, and so do the parts that the trunk names as exact: little work, most of the rounding error
-    (docs/performance.md). Each convolution takes its input in its own precision. On a CPU the trunk's convolutions are
-    single calls of oneDNN.
+    (docs/performance.md). Each convolution takes its input in its own precision. On a CPU convolutions are single calls
+    of oneDNN. In int8 they take and give bytes by the ranges of the model's spec.
+
+    Raises:
+        CheckpointError: int8, and no ranges. ResourceError: int8 where that is slow or inexact.
     """
+    if runtime.precision == "int8":
+        _check_int8(runtime.device)
     network.eval().requires_grad_(False)
     _fold_batch_norm(network)
     network.to(runtime.device)
@@ -98,9 +119,19 @@ def prepare(network: HRNetwork, runtime: Runtime) -> HRNetwork:
             if module not in inside:
                 module.to(DTYPES[runtime.precision])
             module.register_forward_pre_hook(_input_as_weight)
-    if fuses(torch.device(runtime.device), DTYPES[runtime.precision]):
-        network.trunk.convolve = Fused()
+    if runtime.precision == "int8":
+        run_in_int8(network, ranges or {})
+    elif fuses(torch.device(runtime.device), DTYPES[runtime.precision]):
+        network.trunk.convolve = network.score = Fused()
     return network
+
+
+def _check_int8(device: str) -> None:
+    """Without VNNI sums of two products are cut to 16 bits, and take longer than floats."""
+    if device != "cpu":
+        raise ResourceError("--precision int8 is for CPUs. Use --precision auto, or --device cpu.")
+    if not torch.cpu._is_vnni_supported():
+        raise ResourceError("--precision int8: a processor without VNNI. Use --precision fp32, or other nodes.")
 
 
 def _input_as_weight(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:

@@ -6,6 +6,7 @@ CPUs: it applies all three while it writes the convolution's output, so that out
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Literal, Protocol, cast
 
 import torch
@@ -57,6 +58,21 @@ def plain(
 def activated(x_NCHW: Tensor, activation: Activation) -> Tensor:
     """The activation by its name."""
     return x_NCHW if activation == "none" else F.relu6(x_NCHW) if activation == "relu6" else F.relu(x_NCHW)
+
+
+def max_pool(x_NCHW: Tensor, kernel: int, stride: int, padding: int = 0, *, ceil_mode: bool = False) -> Tensor:
+    """As torch has it, and of bytes, which torch lacks on CPUs; there padding is 0, the least there is."""
+    if x_NCHW.dtype != torch.uint8:
+        return F.max_pool2d(x_NCHW, kernel, stride, padding, ceil_mode=ceil_mode)
+    for dim in (2, 3):
+        side = x_NCHW.shape[dim] + 2 * padding - kernel
+        last = -(-side // stride) if ceil_mode else side // stride
+        behind = max(0, last * stride + kernel - padding - x_NCHW.shape[dim])
+        x_NCHW = F.pad(x_NCHW, (padding, behind) if dim == 3 else (0, 0, padding, behind))
+        shifted = [x_NCHW.narrow(dim, place, last * stride + 1) for place in range(kernel)]
+        every = [one[:, :, ::stride] if dim == 2 else one[..., ::stride] for one in shifted]
+        x_NCHW = reduce(torch.maximum, every)
+    return x_NCHW
 
 
 def fuses(device: torch.device, dtype: torch.dtype) -> bool:

@@ -5,6 +5,7 @@ Paper: section 4, "Architecture": 1x1 convolutions on res3 and res4, the res4 sc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from tinyface_core.geometry import CellGrid, multiple_above
 from tinyface_core.model.cells import AROUND, CellMap, Placed
+from tinyface_core.model.convolve import Convolve, plain
 from tinyface_core.model.spec import NetworkConfig
 from tinyface_core.model.trunks import build_trunk
 
@@ -45,11 +47,13 @@ class HRNetwork(nn.Module):
     """Finds faces at one resolution. `grid` says where its output cells look, `halo_px` how far they see.
 
     ellipse: the regressor, from the features of all heads to the ellipse's targets; fitted offline, never trained.
+    score: how the heads are computed.
     """
 
     def __init__(self, config: NetworkConfig, *, ellipses: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.score: Convolve = plain
         self.trunk = build_trunk(config.trunk)
         self.strides = tuple(sorted(config.heads))
         channels = {stride: self.trunk.channels[stride] for stride in self.strides}
@@ -83,9 +87,11 @@ class HRNetwork(nn.Module):
             of imported networks less a last row or column that their pooling or enlargement does not reach.
         """
         features = self.trunk(image_N3HW, self.strides)
-        fine_NCHW = self.heads[str(self.strides[0])](features[self.strides[0]])
-        for stride in self.strides[1:]:
-            coarse_NCHW = self.heads[str(stride)](features[stride])
+        fine_NCHW, *others = (
+            self.score(features[stride], cast(nn.Conv2d, self.heads[str(stride)]), None, "none")
+            for stride in self.strides
+        )
+        for stride, coarse_NCHW in zip(self.strides[1:], others, strict=True):
             fine_NCHW = self._add_enlarged(fine_NCHW, coarse_NCHW, stride)
         return HeatMaps.split(fine_NCHW, self._ellipses(features))
 
@@ -104,22 +110,38 @@ class HRNetwork(nn.Module):
 
     def _add_enlarged(self, fine_NCHW: Tensor, coarse_NCHW: Tensor, stride: int) -> Tensor:
         if self.config.enlargement == "aligned":
-            coarse, fine = self.trunk.grids[stride], self.grid
-            return fine_NCHW + _resample(_resample(coarse_NCHW, coarse, fine, fine_NCHW, 2), coarse, fine, fine_NCHW, 3)
+            return fine_NCHW + _enlarged(coarse_NCHW, self.trunk.grids[stride], self.grid, fine_NCHW.shape[2:])
         coarse_NCHW = _transposed(coarse_NCHW, self.config.crop)
         height = min(fine_NCHW.shape[2], coarse_NCHW.shape[2])
         width = min(fine_NCHW.shape[3], coarse_NCHW.shape[3])
         return fine_NCHW[..., :height, :width] + coarse_NCHW[..., :height, :width]
 
 
-def _resample(coarse: Tensor, grid: CellGrid, finer: CellGrid, like: Tensor, dim: int) -> Tensor:
-    """Linear interpolation along one axis to the finer grid's cells; beyond the last cell its value is repeated."""
-    places = [grid.position_on(finer, index) for index in range(like.shape[dim])]
-    place = torch.tensor(places, dtype=torch.float64, device=coarse.device).clamp(0, coarse.shape[dim] - 1)
+def _enlarged(coarse_NCHW: Tensor, grid: CellGrid, finer: CellGrid, fine_hw: Sequence[int]) -> Tensor:
+    """Bilinear interpolation to the finer grid's cells; beyond the last cell its value is repeated."""
+    count, channels, height, width = coarse_NCHW.shape
+    (row_h2, of_row_h2), (column_w2, of_column_w2) = (
+        _neighbours([grid.position_on(finer, index) for index in range(cells)], side, coarse_NCHW)
+        for cells, side in zip(fine_hw, (height, width), strict=True)
+    )
+    cell_hw4 = (row_h2[:, None, :, None] * width + column_w2[None, :, None, :]).reshape(-1, 4)
+    weight_hw4 = (of_row_h2[:, None, :, None] * of_column_w2[None, :, None, :]).reshape(-1, 4)
+    picture_N11 = torch.arange(count, device=coarse_NCHW.device)[:, None, None] * (height * width)
+    fine_NC = F.embedding_bag(
+        (picture_N11 + cell_hw4).reshape(-1, 4),
+        coarse_NCHW.permute(0, 2, 3, 1).reshape(-1, channels),
+        per_sample_weights=weight_hw4.repeat(count, 1),
+        mode="sum",
+    )
+    return fine_NC.reshape(count, *fine_hw, channels).permute(0, 3, 1, 2)
+
+
+def _neighbours(places: list[float], cells: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The two cells around each place on one axis, (n, 2) int64, and their weights, (n, 2) of `like`'s dtype."""
+    place = torch.tensor(places, dtype=torch.float64, device=like.device).clamp(0, cells - 1)
     low = place.floor().long()
-    high = (low + 1).clamp(max=coarse.shape[dim] - 1)
-    share = (place - low).to(coarse.dtype).reshape([-1 if axis == dim else 1 for axis in range(4)])
-    return torch.lerp(coarse.index_select(dim, low), coarse.index_select(dim, high), share)
+    share = (place - low).to(like.dtype)
+    return torch.stack([low, (low + 1).clamp(max=cells - 1)], dim=1), torch.stack([1 - share, share], dim=1)
 
 
 def enlarging_kernel() -> Tensor:

@@ -93,12 +93,26 @@ class Defaults:
     vote_iou: float | None = None
 
 
+Range = tuple[float, float]  # lowest and highest value
+NO_RANGES = "{} holds no ranges for int8. Add them by jobs/calibrate.py, or use --precision fp32."
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Of what a convolution takes, gives, and adds (its shortcut): int8 codes maps by them. Heads give floats."""
+
+    takes: Range
+    gives: Range | None = None
+    adds: Range | None = None
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """Everything about a model but its weights; frozen, JSON in the checkpoint's metadata.
 
     ellipses: whether the file holds a regressor of ellipses, the tensors ellipse.weight (5, C) and ellipse.bias (5,);
     C: the channels of all strides that have a head, finest first (1,536 of ResNet's strides 8 and 16).
+    ranges: of each convolution by its name in the network, heads too; empty: the model cannot run in int8.
     """
 
     name: str
@@ -110,6 +124,7 @@ class ModelSpec:
     defaults: Defaults = Defaults()
     advice: Advice | None = None
     ellipses: bool = False
+    ranges: dict[str, Ranges] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
 

@@ -13,11 +13,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tinyface_core.errors import CheckpointError
 from tinyface_core.geometry import CellGrid, Window
-from tinyface_core.model.convolve import Convolve, plain
+from tinyface_core.model.convolve import Convolve, max_pool, plain
 from tinyface_core.model.spec import TrunkConfig
 
 STRIDES = (4, 8, 16)
@@ -99,7 +98,7 @@ class ResNet(Trunk):
 
     def forward(self, image_N3HW: Tensor, strides: Collection[int] = STRIDES) -> dict[int, Tensor]:
         x_NCHW = self.convolve(image_N3HW, self.conv1, self.bn1, "relu")
-        x_NCHW = F.max_pool2d(x_NCHW, 3, 2, padding=0 if self.pool_after else 1, ceil_mode=self.pool_after)
+        x_NCHW = max_pool(x_NCHW, 3, 2, padding=0 if self.pool_after else 1, ceil_mode=self.pool_after)
         features = {}
         for stride, layer in zip(STRIDES, (self.layer1, self.layer2, self.layer3), strict=True):
             if stride > max(strides):
@@ -144,7 +143,7 @@ class VGG16(Trunk):
                 if isinstance(layer, nn.Conv2d):  # with the ReLU that comes next
                     x_NCHW = self.convolve(x_NCHW, layer, None, "relu")
                 elif isinstance(layer, nn.MaxPool2d):
-                    x_NCHW = layer(x_NCHW)
+                    x_NCHW = max_pool(x_NCHW, 2, 2)
             features[stride], begin = x_NCHW, end
         return {stride: features[stride] for stride in strides}
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyface_core.detect.runtime import best_precision
+from tinyface_core.detect.runtime import best_float
 from tinyface_core.errors import CheckpointError, SettingsError
 from tinyface_core.model.network import HeatMaps, HRNetwork
 from tinyface_core.train.batches import Batch, batches
@@ -80,7 +80,7 @@ class Trainer:
         self._fast = folded(network)
         device = next(network.parameters()).device
         asked = settings.precision
-        self._bf16 = asked == "bf16" or (asked == "auto" and best_precision(device.type)[0] == "bf16")
+        self._bf16 = asked == "bf16" or (asked == "auto" and best_float(device.type)[0] == "bf16")
         self._optimiser = optimiser_of(network, settings.optimiser)
         self._trained = [parameter for group in self._optimiser.param_groups for parameter in group["params"]]
         self._average = [parameter.detach().clone() for parameter in self._trained]
