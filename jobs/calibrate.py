@@ -61,7 +61,7 @@ def calibrate(
     path = find_bundled(model) or Path(model)
     network, spec = load_checkpoint(path)  # as it is written; that which computes is folded for speed
     ranges, shown = ranges_of(path, _sample(input, count, Storage((storage or StorageFlags()).options())))
-    made = {"pictures": shown, "from": [name.rstrip("/").rsplit("/", 1)[-1] for name in input]}
+    made = {"pictures": shown, "from": ["/".join(name.rstrip("/").split("/")[-2:]) for name in input]}
     spec = replace(spec, ranges=ranges, provenance={**spec.provenance, "int8": made})
     save_checkpoint(output, network, spec, half=is_half(network))
     print(json.dumps({**made, "convolutions": len(ranges)}, indent=1))
