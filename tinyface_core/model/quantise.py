@@ -21,6 +21,8 @@ from tinyface_core.model.spec import NO_RANGES, Range, Ranges
 
 _LEAST_SCALE = 1e-8  # of a map, or a channel's weights, that is zero everywhere
 _BYTE, _SIGNED = 255, 127
+# What weights are laid out for, whatever is shown first: laid out for a map of 90 x 160, others take twice as long.
+_USUAL_HW = (64, 64)
 
 
 class Code(NamedTuple):
@@ -67,7 +69,7 @@ class Int8:
                 )
             return self._others(x_NCHW, convolution, norm, activation, shortcut_NCHW)
         if convolution not in self._steps:
-            self._steps[convolution] = _Step(convolution, self._ranges[convolution], x_NCHW.shape)
+            self._steps[convolution] = _Step(convolution, self._ranges[convolution])
         return self._steps[convolution](x_NCHW, activation, shortcut_NCHW)
 
 
@@ -136,14 +138,15 @@ class _Step:
     """One convolution, its weights as bytes laid out for oneDNN. relu6 is the range's end: 6 at most, as bytes cannot
     go beyond it."""
 
-    def __init__(self, convolution: nn.Conv2d, ranges: Ranges, shape: torch.Size) -> None:
+    def __init__(self, convolution: nn.Conv2d, ranges: Ranges) -> None:
         places = (convolution.stride, convolution.padding, convolution.dilation, convolution.groups)
         self.takes, self.adds = Code.of(ranges.takes), Code.of(ranges.adds or (0.0, 0.0))
         weight = convolution.weight.detach().float()
         scale_C = (weight.abs().amax((1, 2, 3)) / _SIGNED).clamp_min(_LEAST_SCALE)
         bytes_ = (weight / scale_C[:, None, None, None]).round().to(torch.int8)
         calls = torch.ops.onednn
-        packed = calls.qconv_prepack(bytes_, scale_C, self.takes.scale, self.takes.zero, *places, list(shape))
+        usual = [1, convolution.in_channels, *_USUAL_HW]
+        packed = calls.qconv_prepack(bytes_, scale_C, self.takes.scale, self.takes.zero, *places, usual)
         zero_C = torch.zeros(len(scale_C), dtype=torch.long)
         self._weights = (packed, scale_C, zero_C)
         gives = (1.0, 0, torch.float32) if ranges.gives is None else (*Code.of(ranges.gives), torch.uint8)
