@@ -42,7 +42,8 @@ TRUNKS: tuple[TrunkName, ...] = ("resnet50", "vgg16", "mobilenet_v2")
 
 
 def image_of(picture_HW3: np.ndarray, spec: ModelSpec) -> Tensor:
-    image_HW3 = torch.from_numpy(picture_HW3).float() - torch.tensor(spec.network.mean)
+    image_HW3 = torch.tensor(picture_HW3, dtype=torch.float32) - torch.tensor(spec.network.mean)
+    image_HW3 /= torch.tensor(spec.network.std)
     return image_HW3.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
 
 
