@@ -75,7 +75,7 @@ def bare(folder: Path, model: str, seconds: float, workers: int, threads: int = 
     from ray_start import computing_environment  # what the job gives its detectors
 
     added = computing_environment().get("env_vars", {})
-    command = [sys.executable, __file__, "loop", str(folder), model, str(seconds), str(threads)]
+    command = [sys.executable, str(Path(__file__).resolve()), "loop", str(folder), model, str(seconds), str(threads)]
     running = [
         subprocess.Popen(
             command,

@@ -53,7 +53,7 @@ def calibrate(
     output
         Checkpoint to write: the model with its ranges.
     count
-        Pictures at most, drawn evenly from the whole input; a 1080p one takes half a minute with hr-resnet50.
+        Pictures at most, drawn evenly from the whole input; a 1080p one takes some 15 s with hr-resnet50.
     """
     refuse_unwritable("--output", output)
     if count < 1:
