@@ -57,7 +57,7 @@ def main(folder: Path, output: Path, *, model: str, detector: Kind = "plain", wo
         FindFaces,
         fn_constructor_args=(model, detector),
         batch_size=8,
-        num_cpus=0.9,  # of a CPU each, or nothing is left for reading
+        num_cpus=0.5,  # reading and writing ask for a whole CPU: with more, two actors on two CPUs wait for ever
         concurrency=workers,
     )
     faces.write_parquet(str(output))

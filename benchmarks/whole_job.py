@@ -35,7 +35,7 @@ from cyclopts import App, Parameter
 from precision import pictures_in
 
 ROOT = Path(__file__).resolve().parents[1]
-TAR_PICTURES = 500
+TAR_PICTURES = 25  # a tar is a unit: many commits
 app = App(help=__doc__)
 
 

@@ -204,9 +204,10 @@ def test_without_ranges_int8_is_refused_or_left_where_the_processor_has_vnni() -
 
 @has_vnni
 @torch.inference_mode()
-def test_ranges_that_leave_out_a_convolution_are_refused_where_the_processor_has_vnni() -> None:
+@pytest.mark.parametrize("name", ["trunk.features.5", "heads.16"])
+def test_ranges_that_leave_out_a_convolution_are_refused_where_the_processor_has_vnni(name: str) -> None:
     network, spec = with_ranges("vgg16")
-    known = {name: ranges for name, ranges in spec.ranges.items() if name != "trunk.features.5"}
+    known = {other: ranges for other, ranges in spec.ranges.items() if other != name}
     with pytest.raises(CheckpointError, match="leave out a convolution"):
         prepare(network, INT8, known)(image_of(cloudy_picture(64, 64), spec))
 

@@ -100,10 +100,10 @@ def prepare(network: HRNetwork, runtime: Runtime, ranges: Mapping[str, Ranges] |
 
     The heads stay in fp32, and so do the parts that the trunk names as exact: little work, most of the rounding error
     (docs/performance.md). Each convolution takes its input in its own precision. On a CPU convolutions are single calls
-    of oneDNN. In int8 they take and give bytes by the ranges of the model's spec.
+    of oneDNN. In int8 they, and the heads, take bytes by the ranges of the model's spec; the exact parts stay in fp32.
 
     Raises:
-        CheckpointError: int8, and no ranges. ResourceError: int8 where that is slow or inexact.
+        CheckpointError: int8, and no ranges of this network. ResourceError: int8 where that is slow or inexact.
     """
     if runtime.precision == "int8":
         _check_int8(runtime.device)

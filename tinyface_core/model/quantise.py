@@ -19,6 +19,7 @@ from tinyface_core.model.convolve import Activation, Convolve, Fused, fuses, pla
 from tinyface_core.model.network import HRNetwork
 from tinyface_core.model.spec import NO_RANGES, Range, Ranges
 
+_LEFT_OUT = "the model's ranges leave out a convolution: make them anew by jobs/calibrate.py."
 _LEAST_SCALE = 1e-8  # of a map, or a channel's weights, that is zero everywhere
 _BYTE, _SIGNED = 255, 127
 # What weights are laid out for, whatever is shown first: laid out for a map of 90 x 160, others take twice as long.
@@ -64,9 +65,7 @@ class Int8:
     ) -> Tensor:
         if convolution not in self._ranges:
             if x_NCHW.dtype == torch.uint8:
-                raise CheckpointError(
-                    "the model's ranges leave out a convolution: make them anew by jobs/calibrate.py."
-                )
+                raise CheckpointError(_LEFT_OUT)
             return self._others(x_NCHW, convolution, norm, activation, shortcut_NCHW)
         if convolution not in self._steps:
             self._steps[convolution] = _Step(convolution, self._ranges[convolution])
@@ -74,12 +73,16 @@ class Int8:
 
 
 def run_in_int8(network: HRNetwork, ranges: Mapping[str, Ranges]) -> None:
-    """The trunk's convolutions take and give bytes; norms must be folded in. Raises CheckpointError: no ranges.
+    """The trunk's convolutions take and give bytes, heads take them; norms must be folded in.
 
-    Heads give scores. The regressor reads bytes as they are: what one stands for goes into its weights.
+    The regressor reads bytes as they are: what one stands for goes into its weights.
+    Raises:
+        CheckpointError: no ranges, or not those of this network.
     """
     if not ranges:
         raise CheckpointError(NO_RANGES.format("the model"))
+    if any(f"heads.{stride}" not in ranges for stride in network.strides):
+        raise CheckpointError(_LEFT_OUT)
     network.trunk.convolve = network.score = Int8(network, ranges)
     if network.ellipse is not None:
         heads = {stride: cast(nn.Conv2d, network.heads[str(stride)]) for stride in network.strides}
