@@ -19,13 +19,13 @@ import numpy as np
 from cyclopts import Group
 from numpy.typing import NDArray
 
-from options import StorageFlags, Texts, job_app, many, refuse_unwritable, run_job
+from options import StorageFlags, Texts, before_first_write, job_app, many, refuse_unwritable, run_job
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.listing import list_sources
 from tinyface_core.errors import SettingsError
 from tinyface_core.forecast.sample import InputSample, decoded
 from tinyface_core.model.checkpoint import is_half, load_checkpoint, save_checkpoint
-from tinyface_core.model.spec import find_bundled
+from tinyface_core.model.locate import fetch, locate
 from tinyface_core.storage import Storage
 from tinyface_core.train.calibrate import ranges_of
 
@@ -46,7 +46,7 @@ def calibrate(
     Parameters
     ----------
     model
-        A bundled model by name, or a checkpoint file.
+        A bundled model by name, or a checkpoint by path or url.
     input
         Folder, url, archive or manifest, as detect_archive.py takes it: pictures like those to be worked, and none of
         those that the model is judged by.
@@ -58,9 +58,11 @@ def calibrate(
     refuse_unwritable("--output", output)
     if count < 1:
         raise SettingsError(f"--count {count}: needs a number from 1 on.")
-    path = find_bundled(model) or Path(model)
-    network, spec = load_checkpoint(path)  # as it is written; that which computes is folded for speed
-    ranges, shown = ranges_of(path, _sample(input, count, Storage((storage or StorageFlags()).options())))
+    reached = Storage((storage or StorageFlags()).options())
+    with before_first_write():
+        path = fetch(locate(model, reached), reached)
+        network, spec = load_checkpoint(path)  # as it is written; that which computes is folded for speed
+        ranges, shown = ranges_of(path, _sample(input, count, reached))
     made = {"pictures": shown, "from": ["/".join(name.rstrip("/").split("/")[-2:]) for name in input]}
     spec = replace(spec, ranges=ranges, provenance={**spec.provenance, "int8": made})
     save_checkpoint(output, network, spec, half=is_half(network))

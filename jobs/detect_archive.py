@@ -21,8 +21,8 @@ from changed import work_all
 from detect_options import DetectArchive
 from finish import finish, show_dry_run
 from forecast import show_forecast
-from options import job_app, run_job
-from prepare import Run, asked_for, before_first_write, decide_anew, decide_as_recorded
+from options import before_first_write, job_app, run_job
+from prepare import Run, asked_for, decide_anew, decide_as_recorded
 from ray_stages import Reading
 from ray_start import RaySession, choose_pool
 from tinyface_core.archive.candidates import CandidateFilter

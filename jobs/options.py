@@ -11,7 +11,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +23,7 @@ from cyclopts import App, Group, Parameter
 from rich.console import Console
 
 from signals import INTERRUPTED, TERMINATED, TOLD, Terminated, ending_on_signals, leave
-from tinyface_core.errors import OutputError, SettingsError, StorageError, TinyfaceError
+from tinyface_core.errors import InputError, OutputError, SettingsError, StorageError, TinyfaceError
 from tinyface_core.storage import ObjectError, StorageOptions
 
 _STORAGE = Group("Storage", sort_key=5)
@@ -74,6 +75,15 @@ def refuse_unwritable(option: str, file: Path | None) -> None:
     """Raises OutputError for a file of the user's that cannot be made; told before the work that fills it."""
     if file is not None and not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
         raise OutputError(f"{option} {file}: its folder does not exist or cannot be written to.")
+
+
+@contextmanager
+def before_first_write() -> Iterator[None]:
+    """A store that fails while nothing is written yet is a refusal: exit code 2."""
+    try:
+        yield
+    except (ObjectError, StorageError) as error:
+        raise InputError(str(error)) from error
 
 
 def job_app(name: str, about: str) -> App:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,12 +21,12 @@ from ray_start import Pool
 from tinyface_core.archive.signed_urls import SignedUrls
 from tinyface_core.detect.options import TILE_PX, DetectOptions, Runtime, suited
 from tinyface_core.detect.pyramid import Zooms, adaptive_zooms
-from tinyface_core.errors import CheckpointError, InputError, SettingsError, StorageError
+from tinyface_core.errors import CheckpointError, SettingsError
 from tinyface_core.model.advice import Advice
 from tinyface_core.model.locate import ModelAddress, fetch, locate
 from tinyface_core.model.spec import NO_RANGES, ModelSpec, bundled_names, read_spec
 from tinyface_core.picture.picture import DECODER_VERSION, Limits
-from tinyface_core.storage import ObjectError, Storage
+from tinyface_core.storage import Storage
 from tinyface_core.tables.claim import Claim
 from tinyface_core.tables.commit import Committer
 from tinyface_core.tables.output import OutputFolder, settings_hash
@@ -95,15 +94,6 @@ class Run:
     def removed(self) -> Removed:
         """Pictures that were taken out on request, and stay out."""
         return Removed.all_of(removal.pictures for removal in self.output.removals())
-
-
-@contextmanager
-def before_first_write() -> Iterator[None]:
-    """A store that fails while nothing is written yet is a refusal: exit code 2."""
-    try:
-        yield
-    except (ObjectError, StorageError) as error:
-        raise InputError(str(error)) from error
 
 
 def asked_for(job: DetectArchive, storage: Storage) -> dict[str, Any]:

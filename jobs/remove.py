@@ -17,8 +17,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from options import StorageFlags, Texts, job_app, many, run_job
-from prepare import before_first_write
+from options import StorageFlags, Texts, before_first_write, job_app, many, run_job
 from tinyface_core.archive.globs import has_magic
 from tinyface_core.errors import InputError, SettingsError
 from tinyface_core.report.text import counted

@@ -19,8 +19,7 @@ from pathlib import Path
 import ray
 
 import ray_train
-from options import Texts, job_app, run_job
-from prepare import before_first_write
+from options import Texts, before_first_write, job_app, run_job
 from ray_start import Cluster, RaySession, computing_environment
 from ray_train import TrainingRun, fit
 from tinyface_core.errors import InputError, OutputError, ResourceError, StorageError

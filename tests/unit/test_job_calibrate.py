@@ -70,10 +70,11 @@ def test_fewer_pictures_where_fewer_are_asked_for(
         (lambda given: [*given[:-1], "nowhere/new.safetensors"], "--output nowhere"),
         (lambda given: [*given, "--count", "0"], "--count 0"),
         (lambda given: ["no-such-model", *given[1:]], "no such file"),
+        (lambda given: ["memory://nowhere/model.safetensors", *given[1:]], "cannot be read"),
         (lambda given: [given[0], "--input", f"{given[2]}/0.jpg", *given[3:]], "none of the pictures"),
         (lambda given: [given[0], "--input", f"{given[2]}/nothing", *given[3:]], "nothing"),
     ],
-    ids=["output", "count", "model", "no good picture", "no input"],
+    ids=["output", "count", "model", "model's url", "no good picture", "no input"],
 )
 def test_what_cannot_be_is_refused_by_name(
     change: Callable[[list[str]], list[str]],
