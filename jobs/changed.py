@@ -26,6 +26,7 @@ ASKED_AT_ONCE = 32
 def work_all(run: Run, sources: Iterable[Source], choose: Callable[[], Pool]) -> tuple[ToDo, Worked]:
     """The plan as it is at the end, and all that was worked. choose: the detectors, asked only when there is work."""
     to_do, worked = find_to_do(run, sources), Worked()
+    run.start_up.passed("plan")
     for again in range(1 + AGAIN):
         if not to_do.units:
             break

@@ -25,6 +25,7 @@ from options import before_first_write, job_app, run_job
 from prepare import Run, asked_for, decide_anew, decide_as_recorded
 from ray_stages import Reading
 from ray_start import RaySession, choose_pool
+from start_up import StartUp
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.listing import carried_fields, list_sources
 from tinyface_core.archive.signed_urls import SignedUrls
@@ -39,7 +40,7 @@ app = job_app("detect_archive.py", __doc__ or "")
 @app.default
 def main(job: DetectArchive) -> int:
     """List, plan, work, commit, settle."""
-    started, skipped = datetime.now(UTC), Counter[str]()
+    started, start_up, skipped = datetime.now(UTC), StartUp(), Counter[str]()
     storage, candidates = Storage(job.storage.options()), CandidateFilter(job.all_files, job.include, job.exclude)
     with before_first_write():
         output = OutputFolder(storage, job.output)
@@ -62,9 +63,10 @@ def main(job: DetectArchive) -> int:
         reading = Reading(storage, candidates, tuple(carried_fields(job.input, storage, carry)))
         images_schema(reading.carried)  # refuses a carried column that has the name of ours
         sources = chain([next(listed)], listed)  # an empty input is told here, before anything starts
+        start_up.passed("listing")
 
     with ExitStack() as stack:
-        ray_session = RaySession(job.ray_address, stack)
+        ray_session = RaySession(job.ray_address, stack, start_up.passed)
         if recorded:
             decided = decide_as_recorded(job, asked, output, storage)
         else:
@@ -77,7 +79,7 @@ def main(job: DetectArchive) -> int:
             return 0
         claim = stack.enter_context(Claim(storage, output.uri))
         urls = stack.enter_context(SignedUrls())
-        run = Run(job, OutputFolder(claim.guarded(), job.output), reading, decided, claim, urls)
+        run = Run(job, OutputFolder(claim.guarded(), job.output), reading, decided, claim, urls, start_up)
         to_do, worked = work_all(
             run, urls.noted(sources), lambda: choose_pool(ray_session.cluster, job, decided.runtime.device)
         )

@@ -114,6 +114,7 @@ def _facts(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Co
         "finished_at": now.isoformat(timespec="seconds"),
         "started_at": started.isoformat(timespec="seconds"),
         "wall_s": round((now - started).total_seconds(), 3),
+        "start_up_s": run.start_up.seconds,
         "work_s": round(worked.seconds, 3),
         "pictures_per_s": round(worked.totals.pictures / worked.seconds, 4) if worked.seconds else None,
         "detectors": worked.detectors,

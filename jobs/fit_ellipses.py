@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from cyclopts import Parameter
 
 from options import job_app, refuse_unwritable, run_job
@@ -25,7 +26,7 @@ from tinyface_core.errors import SettingsError
 from tinyface_core.model.checkpoint import is_half, load_checkpoint, save_checkpoint
 from tinyface_core.model.spec import find_bundled
 from tinyface_core.train.data import read_annotated
-from tinyface_core.train.fit_ellipses import SAMPLING, fit, regressor, samples_of
+from tinyface_core.train.fit_ellipses import SAMPLING, fit, samples_of
 from tinyface_core.train.fit_ellipses_truth import EyeLines, Truth, annotated_ellipses, turned_views
 
 app = job_app("fit_ellipses.py", __doc__ or "")
@@ -71,7 +72,7 @@ def fit_ellipses(
     network, spec = load_checkpoint(path)  # as it is written; the detector's own is folded for speed
     truths, source = _truths(ellipses, pictures, eye_lines, data, count, seed)
     fitted = fit(samples_of(Detector.load(path, SAMPLING, choose_runtime(precision="fp32")), truths))
-    network.ellipse = regressor(fitted)
+    network.regress(torch.from_numpy(fitted.weight_5C), torch.from_numpy(fitted.bias_5))
     made = {"from": source, "count": count, "seed": seed, **fitted.figures()}
     spec = replace(spec, ellipses=True, provenance={**spec.provenance, "ellipses": made})
     save_checkpoint(output, network, spec, half=is_half(network))

@@ -18,6 +18,7 @@ from typing import Any
 from detect_options import DetectArchive
 from ray_stages import Detecting, Reading
 from ray_start import Pool
+from start_up import StartUp
 from tinyface_core.archive.signed_urls import SignedUrls
 from tinyface_core.detect.options import TILE_PX, DetectOptions, Runtime, suited
 from tinyface_core.detect.pyramid import Zooms, adaptive_zooms
@@ -83,6 +84,7 @@ class Run:
     decided: Decided
     claim: Claim
     urls: SignedUrls
+    start_up: StartUp
 
     @cached_property
     def committer(self) -> Committer:

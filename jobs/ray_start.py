@@ -217,14 +217,18 @@ def run_as_detector(pool: Pool, function: Callable[P, T], *args: P.args, **kwarg
 class RaySession:
     """Ray when it is first needed: a finished run that is run again needs none, and takes seconds."""
 
-    def __init__(self, address: str | None, stack: ExitStack) -> None:
-        self._address, self._stack = address, stack
+    def __init__(
+        self, address: str | None, stack: ExitStack, passed: Callable[[str], None] = lambda step: None
+    ) -> None:
+        """passed: told when a step of the start-up is done."""
+        self._address, self._stack, self._passed = address, stack, passed
         self._cluster: Cluster | None = None
 
     @property
     def cluster(self) -> Cluster:
         if self._cluster is None:
             self._cluster = self._stack.enter_context(ray_cluster(self._address))
+            self._passed("Ray")
         return self._cluster
 
     def runtime(self, pool: Pool, device: Device, precision: Precision) -> Runtime:
@@ -242,4 +246,5 @@ class RaySession:
                 raise error.cause from error
             raise
         log.info("computing on %s in %s: %s", runtime.device, runtime.precision, runtime.reason)
+        self._passed("device")
         return runtime

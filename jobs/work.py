@@ -97,6 +97,7 @@ def work(run: Run, to_do: ToDo, pool: Pool) -> Worked:
             on_commit,
             run.job.max_error_share,
             lambda: to_do.reads_committed(run.reading.storage),
+            on_rows=lambda: run.start_up.end("detectors"),
         )
         loop.work(to_do, dict(suspects))
         progress.say(now=True)
@@ -114,8 +115,8 @@ def _told(pool: Pool) -> str:
 class CommitLoop:
     """Works units and commits them. hash_of: a unit's sources_hash. on_commit: told of each commit.
 
-    reads_otherwise: whether objects that this run does not work can be read. changed: uri -> source as it was planned,
-    of objects that were another version when they were read.
+    reads_otherwise: whether objects that this run does not work can be read. on_rows: told of each block. changed:
+    uri -> source as it was planned, of objects that were another version when they were read.
     """
 
     settling: Settling
@@ -125,6 +126,7 @@ class CommitLoop:
     on_commit: Callable[[UnitWork, Written], None]
     max_error_share: float | None = None
     reads_otherwise: Callable[[], bool] = lambda: False
+    on_rows: Callable[[], None] = lambda: None
     changed: dict[str, Source] = field(default_factory=dict)
 
     def work(self, units: Iterable[UnitWork], suspects: Indexes) -> None:
@@ -158,6 +160,7 @@ class CommitLoop:
             for table in rows_from(chain, settling.pool):
                 signals.check()
                 self.progress.came(table)
+                self.on_rows()
                 for whole in collector.add(table):
                     self._commit(units, *whole)
         for whole in settling.settle(parts, collector, suspects):

@@ -1,0 +1,36 @@
+"""From the command to the first picture: where the seconds go."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import psutil
+
+log = logging.getLogger(__name__)
+
+
+class StartUp:
+    """seconds: by step, in the order in which steps were first passed; they begin with the process."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._latest = psutil.Process().create_time()
+        self._ended = False
+        self.passed("imports")
+
+    def passed(self, step: str) -> None:
+        """All that has passed since the step before belongs to this one."""
+        if self._ended:
+            return
+        now = time.time()
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + now - self._latest, 3)
+        self._latest = now
+
+    def end(self, step: str) -> None:
+        """The last one; what comes later is work."""
+        if not self._ended:
+            self.passed(step)
+            self._ended = True
+            steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in self.seconds.items())
+            log.info("first pictures after %.1f s: %s", sum(self.seconds.values()), steps)
