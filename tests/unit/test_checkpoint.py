@@ -165,6 +165,7 @@ def test_a_files_hash_is_sha256(tmp_path: Path) -> None:
 def with_ellipses(network: HRNetwork) -> HRNetwork:
     made = HRNetwork(CONFIG, ellipses=True).eval()
     made.load_state_dict(network.state_dict(), strict=False)
+    made.regress(torch.randn(5, 768), torch.randn(5))
     return made
 
 
@@ -174,7 +175,7 @@ def test_a_regressor_of_ellipses_comes_back_in_fp32_and_a_file_without_has_none(
     save_checkpoint(tmp_path / "with.safetensors", with_ellipses, replace(SPEC, ellipses=True))
     loaded, spec = load_checkpoint(tmp_path / "with.safetensors")
     assert spec.ellipses
-    for name in ("ellipse.weight", "ellipse.bias"):
+    for name in (f"ellipse.{stride}.{what}" for stride in (8, 16) for what in ("weight", "bias")):
         assert torch.equal(loaded.get_parameter(name), with_ellipses.get_parameter(name))
         assert not loaded.get_parameter(name).requires_grad
     save_checkpoint(tmp_path / "without.safetensors", with_ellipses, SPEC)  # as after a training that began there

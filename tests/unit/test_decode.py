@@ -7,13 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tinyface_core.detect.decode import Candidates, CellDecoder
 from tinyface_core.detect.pyramid import Level
 from tinyface_core.geometry import CellGrid, LevelSize
-from tinyface_core.model.cells import CellMap, Placed
+from tinyface_core.model.cells import CellMeans
 from tinyface_core.model.network import HeatMaps
 from tinyface_core.model.spec import DecodingRule
 from tinyface_core.templates import TemplateSet
@@ -125,17 +123,10 @@ def test_the_first_cell_of_a_tile_shifts_its_boxes() -> None:
     torch.testing.assert_close(there - here, torch.tensor([[160.0, 80.0, 160.0, 80.0]]))
 
 
-def test_ellipses_are_worked_out_once_for_each_kept_cell_and_go_to_all_its_boxes() -> None:
-    """Two templates fire at one cell, one at another; in a tile that begins elsewhere the features lie further in."""
-    features_HW2 = torch.stack(torch.meshgrid(torch.arange(15.0), torch.arange(17.0), indexing="ij"), dim=-1)
-    asked: list[int] = []
-
-    class Counted(nn.Identity):
-        def forward(self, input: Tensor) -> Tensor:
-            asked.append(len(input))
-            return input
-
-    cells = CellMap(Counted(), (Placed(features_HW2.permute(2, 0, 1)[None]),)).moved(3, 4)
+def test_ellipses_are_those_around_each_kept_cell_and_go_to_all_its_boxes() -> None:
+    """A map whose cells hold their own place."""
+    features_2HW = torch.stack(torch.meshgrid(torch.arange(20.0), torch.arange(20.0), indexing="ij"))
+    cells = CellMeans(features_2HW).moved(3, 4)
     found_maps = replace(maps(5, 7), ellipses=cells)
     for template, row, column in ((5, 2, 3), (6, 0, 1), (7, 2, 3)):
         found_maps.logits_NTHW[0, template, row, column] = 3.0
@@ -143,7 +134,6 @@ def test_ellipses_are_worked_out_once_for_each_kept_cell_and_go_to_all_its_boxes
     assert found.template_K.tolist() == [5, 6, 7]
     assert found.ellipse_K5 is not None
     assert found.ellipse_K5.tolist() == [[5, 7], [3, 5], [5, 7]]  # the mean of the cells around is the cell in a slope
-    assert asked == [2 * 25 - 9]  # neighbourhoods of 5 x 5 that share 3 x 3
     cut = replace(found_maps, ellipses=cells.moved(1, 2))
     moved = OURS.decode(cut, (10, 20), level(1.0), 0.5)
     assert moved.ellipse_K5 is not None
@@ -155,13 +145,3 @@ def test_ellipses_are_worked_out_once_for_each_kept_cell_and_go_to_all_its_boxes
     assert nothing.ellipse_K5 is not None
     assert tuple(nothing.ellipse_K5.shape) == (0, 2)
     assert OURS.decode(maps(5, 7), (0, 0), level(1.0), 0.0).ellipse_K5 is None
-
-
-def test_more_cells_than_fit_at_once_are_worked_out_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    map_1CHW = torch.randn(1, 3, 11, 13)
-    row_K, column_K = (index.flatten() for index in torch.meshgrid(torch.arange(11), torch.arange(13), indexing="ij"))
-    at_once = CellMap(nn.Identity(), (Placed(map_1CHW),)).at(row_K, column_K)
-    monkeypatch.setattr("tinyface_core.model.cells.BLOCK_CELLS", 20)
-    torch.testing.assert_close(CellMap(nn.Identity(), (Placed(map_1CHW),)).at(row_K, column_K), at_once)
-    means_CHW = F.avg_pool2d(F.pad(map_1CHW, (2, 2, 2, 2), mode="replicate"), 5, 1)[0]
-    torch.testing.assert_close(at_once, means_CHW.flatten(1).T)

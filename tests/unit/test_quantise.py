@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -19,11 +20,10 @@ from tinyface_core.detect.detector import Detector
 from tinyface_core.detect.options import DetectOptions, Runtime, suited
 from tinyface_core.detect.runtime import choose_runtime, prepare
 from tinyface_core.errors import CheckpointError, ResourceError
-from tinyface_core.model.cells import CellMap
 from tinyface_core.model.checkpoint import load_checkpoint, save_checkpoint
 from tinyface_core.model.convolve import Activation, max_pool, plain
 from tinyface_core.model.network import HRNetwork
-from tinyface_core.model.quantise import Code, Int8, Recorder
+from tinyface_core.model.quantise import Code, Int8, Recorder, run_in_int8
 from tinyface_core.model.spec import (
     ModelSpec,
     NetworkConfig,
@@ -135,23 +135,22 @@ def test_a_bundled_model_says_nearly_the_same_where_the_processor_has_vnni(model
 
 @has_vnni
 @torch.inference_mode()
-def test_the_regressor_reads_bytes_as_what_they_stand_for_where_the_processor_has_vnni() -> None:
-    network, spec = with_ranges("resnet50")
-    regressor = nn.Linear(1536, 5).requires_grad_(False)
-    network.ellipse = copy.deepcopy(regressor)
-    maps = prepare(network, INT8, spec.ranges)(image_of(cloudy_picture(96, 128, 2), spec)).ellipses
-    assert maps is not None
-    assert {placed.features_1CHW.dtype for placed in maps.maps} == {torch.uint8}
-    values = tuple(
-        replace(
-            placed, features_1CHW=placed.features_1CHW.float() * Code.of(spec.ranges[f"heads.{stride}"].takes).scale
-        )
-        for placed, stride in zip(maps.maps, network.strides, strict=True)
-    )
-    cell_K = torch.arange(10)
-    wanted_K5 = CellMap(regressor, values).at(cell_K, cell_K)
-    torch.testing.assert_close(maps.at(cell_K, cell_K), wanted_K5, atol=1e-3, rtol=1e-4)
-    assert float(wanted_K5.std()) > 0.1
+def test_the_regressor_is_nearly_exact_where_some_weights_are_far_larger_where_the_processor_has_vnni() -> None:
+    """In bytes its features are another picture; so the same features are shown to both."""
+    torch.manual_seed(3)
+    network, spec = with_ranges("mobilenet_v2")
+    weight_5C = torch.randn(5, 768)
+    weight_5C[:, 7] *= 3000
+    network.regress(weight_5C, torch.randn(5))
+    code = Code.of(spec.ranges["heads.8"].takes)
+    bytes_NCHW = torch.randint(0, 255, (1, 192, 9, 11), dtype=torch.uint8).to(memory_format=torch.channels_last)
+    assert network.ellipse is not None
+    head = cast(nn.Conv2d, network.ellipse["8"])
+    run_in_int8(network, spec.ranges)
+    said = network.score(bytes_NCHW, head, None, "none")
+    wanted = head(code.scale * (bytes_NCHW.float() - code.zero))
+    assert said.dtype == torch.float32
+    torch.testing.assert_close(said, wanted, rtol=1e-4, atol=1e-4 * float(wanted.std()))
 
 
 @has_vnni

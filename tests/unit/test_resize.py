@@ -53,6 +53,29 @@ def test_every_window_equals_the_same_part_of_the_whole(zoom: float) -> None:
         torch.testing.assert_close(window_3HW, part_3HW, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("source_hw", [(1, 1), (37, 53), (3, 40_000)])
+@pytest.mark.parametrize("factor", [2, 4])
+def test_multiples_of_a_picture_are_the_same_sums_bit_by_bit(
+    source_hw: tuple[int, int], factor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rgb_HW3 = picture(*source_hw)
+    height, width = image_hw = factor * source_hw[0], factor * source_hw[1]
+    sums_3HW = torch.from_numpy(np.stack([summed(rgb_HW3[..., channel], image_hw) for channel in range(3)]))
+    for region in (Region(0, 0, *image_hw), Region(height // 2 - 1, width // 3, height, width - width // 4)):
+        part_3HW = sums_3HW[:, region.top : region.bottom, region.left : region.right]
+        assert torch.equal(resize_region(rgb_HW3, image_hw, region), part_3HW)
+
+
+def summed(channel_HW: torch.Tensor, image_hw: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The weighted sums themselves, row by row of the taps."""
+    map_HW = channel_HW.numpy().astype(np.float32)
+    for axis in (1, 0):
+        along = taps(map_HW.shape[axis], image_hw[axis], 0, image_hw[axis])
+        shown = np.take(map_HW, along.first + along.index_NK, axis=axis)  # (H, N, K) or (N, K, W)
+        map_HW = np.einsum("hnk,nk->hn" if axis == 1 else "nkw,nk->nw", shown, along.weight_NK)
+    return map_HW
+
+
 def test_a_flat_picture_stays_flat_at_every_zoom() -> None:
     rgb_HW3 = torch.full((37, 53, 3), 201, dtype=torch.uint8)
     for zoom in ZOOMS:

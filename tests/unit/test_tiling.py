@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from tinyface_core.detect.resize import Region
 from tinyface_core.detect.tiling import tiles
 from tinyface_core.errors import GeometryError
-from tinyface_core.model.cells import CellMap, Placed
+from tinyface_core.model.cells import CellMeans
 from tinyface_core.model.network import HeatMaps
 
 SIZES = [(37, 53), (16, 16), (1, 1), (160, 333), (500, 47), (1081, 1923), (4000, 90)]
@@ -78,20 +77,18 @@ def test_an_image_a_little_too_large_is_cut_in_four_not_in_strips() -> None:
 
 
 def test_kept_cells_keep_their_place_in_the_windows_features() -> None:
-    """Features that hold each cell's own (row, column) in the whole image, at stride 8 with half as many at 16.
+    """A map that holds each cell's own (row, column) in the whole image.
 
     The mean over a neighbourhood within the image is then the cell's own.
     """
     image_hw = (160, 333)
     for tile in tiles(image_hw, align=16, halo_px=32, max_px=120 * 120):
-        window, maps = tile.window, []
-        for stride in (8, 16):
-            rows = torch.arange(window.top // stride, -(-window.bottom // stride)).float() * stride / 8
-            columns = torch.arange(window.left // stride, -(-window.right // stride)).float() * stride / 8
-            place_1CHW = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
-            maps.append(Placed(place_1CHW, step=8 / stride))
-        shape = maps[0].features_1CHW.shape[2:]
-        given = HeatMaps(torch.zeros(1, 1, *shape), torch.zeros(1, 1, 4, *shape), CellMap(nn.Identity(), tuple(maps)))
+        window = tile.window
+        rows = torch.arange(window.top // 8, -(-window.bottom // 8)).float()
+        columns = torch.arange(window.left // 8, -(-window.right // 8)).float()
+        place_2HW = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
+        shape = place_2HW.shape[1:]
+        given = HeatMaps(torch.zeros(1, 1, *shape), torch.zeros(1, 1, 4, *shape), CellMeans(place_2HW))
         kept, (first_row, first_column) = tile.keep(given, 8)
         height, width = kept.logits_NTHW.shape[2:]
         row_K, column_K = torch.arange(height), torch.arange(height) % width
@@ -100,4 +97,4 @@ def test_kept_cells_keep_their_place_in_the_windows_features() -> None:
         row_K, column_K = row_K[inside_K], column_K[inside_K]
         expected = torch.stack([row_K + first_row, column_K + first_column], dim=1).float()
         assert kept.ellipses is not None
-        torch.testing.assert_close(kept.ellipses.at(row_K, column_K), expected.repeat(1, 2))
+        torch.testing.assert_close(kept.ellipses.at(row_K, column_K), expected)

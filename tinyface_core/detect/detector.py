@@ -55,8 +55,8 @@ class Detector:
         self.zooms: Zooms = spec.defaults.zooms if options.zooms is None else options.zooms
         self.tile_px = options.tile_px
         self.decoder = CellDecoder(network.grid, spec.templates, spec.decoding)
-        shift = torch.tensor([spec.network.mean, spec.network.std], device=runtime.device)
-        self._mean_311, self._std_311 = shift[:, :, None, None]
+        mean_3, std_3 = torch.tensor([spec.network.mean, spec.network.std], device=runtime.device)
+        self._scale_3, self._shift_3 = 1 / std_3, -mean_3 / std_3
 
     @classmethod
     def load(cls, model: str | Path, options: DetectOptions | None = None, runtime: Runtime | None = None) -> Detector:
@@ -143,7 +143,9 @@ class Detector:
     def _shown(self, rgb_HW3: Tensor, level: Level, tile: Tile) -> Tensor:
         """The tile's window as the network takes it, (1, 3, h, w) float32; a sliver is filled up to one coarse cell."""
         image_3HW = resize_region(rgb_HW3, level.size.image_hw, tile.window)
-        image_3HW.sub_(self._mean_311).div_(self._std_311)  # its own memory: no window is shown twice
+        rows_HC = image_3HW.permute(1, 2, 0).flatten(1)  # three values at a time would take four times as long
+        scale_C, shift_C = (of_3.repeat(tile.window.hw[1]) for of_3 in (self._scale_3, self._shift_3))
+        torch.addcmul(shift_C, rows_HC, scale_C, out=rows_HC)  # its own memory: no window is shown twice
         short_y, short_x = (max(0, self.network.strides[-1] - side) for side in tile.window.hw)
         if short_y or short_x:
             image_3HW = F.pad(image_3HW, (0, short_x, 0, short_y))

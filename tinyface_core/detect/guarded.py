@@ -6,6 +6,7 @@ import logging
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ class GuardedDetector:
     def __init__(self, model: Path, options: DetectOptions, runtime: Runtime, threads: int) -> None:
         """Raises CheckpointError: as Detector.load does."""
         torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
         self.detector = Detector.load(model, options, runtime)
 
     def __call__(self, rgb_HW3: NDArray[np.uint8]) -> Detections | PictureError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -63,25 +64,48 @@ def taps(source: int, target: int, begin: int, end: int) -> Taps:
 
 
 def resize_region(rgb_HW3: Tensor, image_hw: tuple[int, int], region: Region) -> Tensor:
-    """Pixels `region` of the picture shown at image_hw: (3, h, w) float32 in 0..255, on the picture's device.
+    """Pixels `region` of the picture shown at image_hw: (3, h, w) float32 in 0..255, channels last, on its device.
 
     Args:
         rgb_HW3: the whole picture, uint8.
         image_hw: size of the level's whole image. region: the part wanted, in its pixels.
     """
     if tuple(rgb_HW3.shape[:2]) == image_hw:
-        return rgb_HW3[region.top : region.bottom, region.left : region.right].permute(2, 0, 1).float()
+        return rgb_HW3[region.top : region.bottom, region.left : region.right].float().permute(2, 0, 1)
+    factor = image_hw[0] // rgb_HW3.shape[0]
+    multiple = image_hw == (factor * rgb_HW3.shape[0], factor * rgb_HW3.shape[1]) and factor.bit_count() == 1
+    if multiple and rgb_HW3.device.type == "cpu":
+        return _multiplied(rgb_HW3, factor, region).permute(2, 0, 1)
     image_hw3 = torch.empty((*region.hw, 3), device=rgb_HW3.device)
     for piece in _pieces((rgb_HW3.shape[0], rgb_HW3.shape[1]), image_hw, region):
         rows = taps(rgb_HW3.shape[0], image_hw[0], piece.top, piece.bottom)
         columns = taps(rgb_HW3.shape[1], image_hw[1], piece.left, piece.right)
-        source_HW3 = rgb_HW3[rows.first : rows.stop, columns.first : columns.stop]
-        height, width = source_HW3.shape[:2]
-        across_wHC = _weighted(source_HW3.transpose(0, 1).float().reshape(width, -1), columns).reshape(-1, height, 3)
-        made_hC = _weighted(across_wHC.transpose(0, 1).reshape(height, -1), rows)
+        made_HW3 = rgb_HW3[rows.first : rows.stop, columns.first : columns.stop].float()
+        if image_hw[0] < rgb_HW3.shape[0]:  # the smaller map is the one to turn
+            made_hw3 = _across(_down(made_HW3, rows), columns)
+        else:
+            made_hw3 = _down(_across(made_HW3, columns), rows)
         top, left = piece.top - region.top, piece.left - region.left
-        image_hw3[top : top + piece.hw[0], left : left + piece.hw[1]] = made_hC.reshape(*piece.hw, 3)
+        image_hw3[top : top + piece.hw[0], left : left + piece.hw[1]] = made_hw3
     return image_hw3.permute(2, 0, 1)
+
+
+def _multiplied(rgb_HW3: Tensor, factor: int, region: Region) -> Tensor:
+    """The same sums, bit by bit, where a level is 2, 4, 8... times the picture; OpenCV takes a fifth of the time.
+
+    In every window weights are the same few then, and have no rounding (2x: 1/4 and 3/4).
+    """
+    (top, bottom), (left, right) = (
+        (max(0, begin // factor - 1), min(side, -(-end // factor) + 1))
+        for begin, end, side in (
+            (region.top, region.bottom, rgb_HW3.shape[0]),
+            (region.left, region.right, rgb_HW3.shape[1]),
+        )
+    )
+    source_HW3 = rgb_HW3[top:bottom, left:right].float().numpy()
+    shown = cv2.resize(source_HW3, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+    row, column = region.top - factor * top, region.left - factor * left
+    return torch.from_numpy(shown)[row : row + region.hw[0], column : column + region.hw[1]]
 
 
 def _pieces(source_hw: tuple[int, int], image_hw: tuple[int, int], region: Region) -> Iterator[Region]:
@@ -93,6 +117,16 @@ def _pieces(source_hw: tuple[int, int], image_hw: tuple[int, int], region: Regio
     for top in range(region.top, region.bottom, down):
         for left in range(region.left, region.right, across):
             yield Region(top, left, min(top + down, region.bottom), min(left + across, region.right))
+
+
+def _down(map_HW3: Tensor, rows: Taps) -> Tensor:
+    """Along the height, (h, W, 3)."""
+    return _weighted(map_HW3.reshape(map_HW3.shape[0], -1), rows).reshape(-1, *map_HW3.shape[1:])
+
+
+def _across(map_HW3: Tensor, columns: Taps) -> Tensor:
+    """Along the width, (H, w, 3)."""
+    return _down(map_HW3.transpose(0, 1), columns).transpose(0, 1)
 
 
 def _weighted(table: Tensor, along: Taps) -> Tensor:

@@ -98,9 +98,9 @@ def best_float(device: str) -> tuple[Literal["fp32", "bf16", "fp16"], str]:
 def prepare(network: HRNetwork, runtime: Runtime, ranges: Mapping[str, Ranges] | None = None) -> HRNetwork:
     """The network ready for inference, changed in place: batch-norm folded in fp32, then cast, channels last.
 
-    The heads stay in fp32, and so do the parts that the trunk names as exact: little work, most of the rounding error
-    (docs/performance.md). Each convolution takes its input in its own precision. On a CPU convolutions are single calls
-    of oneDNN. In int8 they, and the heads, take bytes by the ranges of the model's spec; the exact parts stay in fp32.
+    Heads and regressor stay in fp32, and so do the parts that the trunk names as exact: little work, most of the
+    rounding error (docs/performance.md). Each convolution takes its input in its own precision. On a CPU convolutions
+    are single calls of oneDNN. In int8 all take bytes by the ranges of the model's spec, but for the exact parts.
 
     Raises:
         CheckpointError: int8, and no ranges of this network. ResourceError: int8 where that is slow or inexact.
@@ -110,7 +110,7 @@ def prepare(network: HRNetwork, runtime: Runtime, ranges: Mapping[str, Ranges] |
     network.eval().requires_grad_(False)
     _fold_batch_norm(network)
     network.to(runtime.device)
-    exact: list[nn.Module] = [network.heads]
+    exact: list[nn.Module] = [network.heads, *([] if network.ellipse is None else [network.ellipse])]
     exact += [network.trunk.get_submodule(name) for name in network.trunk.exact]
     inside = {module for part in exact for module in part.modules()}
     for module in network.modules():

@@ -26,8 +26,8 @@ def save_checkpoint(path: Path, network: HRNetwork, spec: ModelSpec, *, half: bo
     """
     state = {
         name: tensor.detach().to("cpu", torch.float16 if half and tensor.ndim == 4 else torch.float32).contiguous()
-        for name, tensor in network.state_dict().items()
-        if not name.endswith("num_batches_tracked") and (spec.ellipses or not name.startswith("ellipse."))
+        for name, tensor in _as_stored(network).items()
+        if spec.ellipses or not name.startswith("ellipse.")
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(save(state, {"tinyface": spec_json.dump_json(spec).decode()}))
@@ -43,9 +43,21 @@ def load_checkpoint(path: Path) -> tuple[HRNetwork, ModelSpec]:
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118
     network = HRNetwork(spec.network, ellipses=spec.ellipses)
-    _check_fit(path, network.state_dict(), state)
-    network.load_state_dict(state, strict=False)
+    _check_fit(path, _as_stored(network), state)
+    network.load_state_dict({name: t for name, t in state.items() if not name.startswith("ellipse.")}, strict=False)
+    if spec.ellipses:
+        network.regress(state["ellipse.weight"], state["ellipse.bias"])
     return network.eval(), spec
+
+
+def _as_stored(network: HRNetwork) -> dict[str, Tensor]:
+    """Weights by their names in the file: the regressor is one matrix there, ellipse.weight (5, C)."""
+    state = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    if network.ellipse is not None:
+        parts = [(state.pop(f"ellipse.{s}.weight"), state.pop(f"ellipse.{s}.bias")) for s in network.strides]
+        state["ellipse.weight"] = torch.cat([weight[..., 0, 0] for weight, _ in parts], dim=1)
+        state["ellipse.bias"] = parts[0][1]
+    return state
 
 
 def is_untrained(network: HRNetwork) -> bool:
@@ -59,8 +71,7 @@ def is_half(network: HRNetwork) -> bool:
 
 
 def _check_fit(path: Path, needed: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-    names = [name for name in needed if not name.endswith("num_batches_tracked")]
-    for name in names:
+    for name in needed:
         if name not in found:
             raise CheckpointError(f"{path}: {name} is missing; the file says it holds this network, so it is damaged.")
         have, want = tuple(found[name].shape), tuple(needed[name].shape)
@@ -68,6 +79,6 @@ def _check_fit(path: Path, needed: dict[str, Tensor], found: dict[str, Tensor]) 
             raise CheckpointError(f"{path}: {name} is {have}, the network needs {want}: the file was made for another.")
         if not bool(torch.isfinite(found[name]).all()):
             raise CheckpointError(f"{path}: {name} holds values that are not finite: the training diverged.")
-    unused = sorted(set(found) - set(names))
+    unused = sorted(set(found) - set(needed))
     if unused:
         raise CheckpointError(f"{path}: {unused[0]} has no place in the network ({len(unused)} such tensors).")

@@ -5,8 +5,9 @@ Paper: section 4, "Architecture": 1x1 convolutions on res3 and res4, the res4 sc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import cast
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinyface_core.geometry import CellGrid, multiple_above
-from tinyface_core.model.cells import AROUND, CellMap, Placed
+from tinyface_core.model.cells import AROUND, CellMeans
 from tinyface_core.model.convolve import Convolve, plain
 from tinyface_core.model.spec import NetworkConfig
 from tinyface_core.model.trunks import build_trunk
@@ -27,15 +28,15 @@ class HeatMaps:
     """Scores of all templates at all cells.
 
     logits_NTHW: (N, T, h, w). offsets_NT4HW: (N, T, 4, h, w), order tx, ty, tw, th in units of the template.
-    ellipses: the five targets of detect/ellipse.py at any cell of the first picture; None without a regressor.
+    ellipses: the five targets of detect/ellipse.py around any cell of the first picture; None without a regressor.
     """
 
     logits_NTHW: Tensor
     offsets_NT4HW: Tensor
-    ellipses: CellMap | None = None
+    ellipses: CellMeans | None = None
 
     @classmethod
-    def split(cls, scores_NCHW: Tensor, ellipses: CellMap | None = None) -> HeatMaps:
+    def split(cls, scores_NCHW: Tensor, ellipses: CellMeans | None = None) -> HeatMaps:
         """From head outputs: channels 0..T-1 are logits, then T each of tx, ty, tw, th."""
         count, channels, height, width = scores_NCHW.shape
         templates = channels // 5
@@ -46,8 +47,8 @@ class HeatMaps:
 class HRNetwork(nn.Module):
     """Finds faces at one resolution. `grid` says where its output cells look, `halo_px` how far they see.
 
-    ellipse: the regressor, from the features of all heads to the ellipse's targets; fitted offline, never trained.
-    score: how the heads are computed.
+    ellipse: the regressor, from the features of each head to the ellipse's targets; fitted offline, never trained.
+    score: how it and the heads are computed.
     """
 
     def __init__(self, config: NetworkConfig, *, ellipses: bool = False) -> None:
@@ -57,12 +58,13 @@ class HRNetwork(nn.Module):
         self.trunk = build_trunk(config.trunk)
         self.strides = tuple(sorted(config.heads))
         channels = {stride: self.trunk.channels[stride] for stride in self.strides}
-        self.heads = nn.ModuleDict({str(s): nn.Conv2d(c, 5 * config.outputs, 1) for s, c in channels.items()})
+        self.heads = _heads(channels, 5 * config.outputs)
         for head in self.heads.values():
             nn.init.zeros_(cast(nn.Conv2d, head).weight)
             nn.init.zeros_(cast(Tensor, head.bias))
-        regressor = nn.Linear(sum(channels.values()), ELLIPSE_TARGETS).requires_grad_(False) if ellipses else None
-        self.ellipse: nn.Module | None = regressor
+        self.ellipse: nn.ModuleDict | None = None
+        if ellipses:
+            self.regress(torch.zeros(ELLIPSE_TARGETS, sum(channels.values())), torch.zeros(ELLIPSE_TARGETS))
 
     @property
     def grid(self) -> CellGrid:
@@ -77,6 +79,15 @@ class HRNetwork(nn.Module):
         around = 0 if self.ellipse is None else AROUND * self.strides[0]
         return multiple_above(reach + around + coarsest, coarsest)  # one more coarse cell: the enlargement's neighbour
 
+    def regress(self, weight_5C: Tensor, bias_5: Tensor) -> None:
+        """Takes a regressor; C: the features of all heads, the finest stride first."""
+        channels = {stride: self.trunk.channels[stride] for stride in self.strides}
+        self.ellipse = _heads(channels, ELLIPSE_TARGETS).requires_grad_(False)
+        parts = weight_5C.split(list(channels.values()), dim=1)
+        for (name, head), part_5C in zip(self.ellipse.items(), parts, strict=True):
+            head.get_parameter("weight").copy_(part_5C[:, :, None, None])
+            head.get_parameter("bias").copy_(bias_5 * (name == str(self.strides[0])))
+
     def forward(self, image_N3HW: Tensor) -> HeatMaps:
         """Heat maps at the finest head's stride.
 
@@ -87,34 +98,32 @@ class HRNetwork(nn.Module):
             of imported networks less a last row or column that their pooling or enlargement does not reach.
         """
         features = self.trunk(image_N3HW, self.strides)
-        fine_NCHW, *others = (
-            self.score(features[stride], cast(nn.Conv2d, self.heads[str(stride)]), None, "none")
-            for stride in self.strides
-        )
-        for stride, coarse_NCHW in zip(self.strides[1:], others, strict=True):
-            fine_NCHW = self._add_enlarged(fine_NCHW, coarse_NCHW, stride)
-        return HeatMaps.split(fine_NCHW, self._ellipses(features))
-
-    def _ellipses(self, features: dict[int, Tensor]) -> CellMap | None:
-        """The regressor on the features of the first picture, each on the finest grid as its scores are."""
+        scores_NCHW = self._sum(features, self.heads)
         if self.ellipse is None:
-            return None
-        return CellMap(self.ellipse, tuple(self._placed(features[stride], stride) for stride in self.strides))
+            return HeatMaps.split(scores_NCHW)
+        first = {stride: features_NCHW[:1] for stride, features_NCHW in features.items()}
+        return HeatMaps.split(scores_NCHW, CellMeans(self._sum(first, self.ellipse)[0]))
 
-    def _placed(self, features_NCHW: Tensor, stride: int) -> Placed:
-        grid, finest = self.trunk.grids[stride], self.grid
-        if stride == self.strides[0] or self.config.enlargement == "aligned":
-            return Placed(features_NCHW[:1], grid.position_on(finest, 0), finest.stride / stride)
-        # The 4-tap kernel is interpolation, too: it puts coarse cell j on 2 j + 1.5, less what is cut off before.
-        return Placed(features_NCHW[:1], self.config.crop[0] / 2 - 0.75, 0.5, repeat=False)
+    def _sum(self, features: Mapping[int, Tensor], heads: nn.ModuleDict) -> Tensor:
+        """What the heads say of their features, in all."""
+        said = [self.score(features[s], cast(nn.Conv2d, heads[str(s)]), None, "none") for s in self.strides]
+        return reduce(torch.add, self.on_finest(said))
 
-    def _add_enlarged(self, fine_NCHW: Tensor, coarse_NCHW: Tensor, stride: int) -> Tensor:
+    def on_finest(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """One map a stride, finest first, each on the finest grid, (N, C, h, w), cut to what all of them cover."""
+        fine_NCHW, *others = maps
+        grids = [self.trunk.grids[stride] for stride in self.strides[1:]]
         if self.config.enlargement == "aligned":
-            return fine_NCHW + _enlarged(coarse_NCHW, self.trunk.grids[stride], self.grid, fine_NCHW.shape[2:])
-        coarse_NCHW = _transposed(coarse_NCHW, self.config.crop)
-        height = min(fine_NCHW.shape[2], coarse_NCHW.shape[2])
-        width = min(fine_NCHW.shape[3], coarse_NCHW.shape[3])
-        return fine_NCHW[..., :height, :width] + coarse_NCHW[..., :height, :width]
+            hw = fine_NCHW.shape[2:]
+            return [fine_NCHW, *(_enlarged(m, grid, self.grid, hw) for m, grid in zip(others, grids, strict=True))]
+        on_finest = [fine_NCHW, *(_transposed(coarse_NCHW, self.config.crop) for coarse_NCHW in others)]
+        height, width = (min(one.shape[dim] for one in on_finest) for dim in (2, 3))
+        return [one[..., :height, :width] for one in on_finest]
+
+
+def _heads(channels: Mapping[int, int], outputs: int) -> nn.ModuleDict:
+    """A 1x1 convolution for each stride."""
+    return nn.ModuleDict({str(stride): nn.Conv2d(count, outputs, 1) for stride, count in channels.items()})
 
 
 def _enlarged(coarse_NCHW: Tensor, grid: CellGrid, finer: CellGrid, fine_hw: Sequence[int]) -> Tensor:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
-from torch import nn
+from torch import Tensor, nn
 
 from tinyface_core import boxes
 from tinyface_core.detect.detector import Detector
@@ -28,6 +28,8 @@ from tinyface_core.detect.ellipse import around, targets_of
 from tinyface_core.detect.options import DetectOptions
 from tinyface_core.detect.pyramid import levels_for
 from tinyface_core.errors import InputError
+from tinyface_core.model.cells import CellMeans
+from tinyface_core.model.network import HeatMaps, HRNetwork
 from tinyface_core.train.fit_ellipses_truth import Truth
 
 log = logging.getLogger(__name__)
@@ -80,12 +82,12 @@ class Fitted:
 def samples_of(detector: Detector, truths: Iterable[Truth]) -> Samples:
     """The detector's own detections that match an ellipse, with what it saw there.
 
-    A detection matches the ellipse whose box around it overlaps most, from MATCH_IOU on. The detector's regressor, if
-    it has one, gives way to one that passes features on: it finds the same boxes, but no ellipses any more.
+    A detection matches the ellipse whose box around it overlaps most, from MATCH_IOU on. The detector finds the same
+    boxes afterwards, but features in the place of ellipses.
     Raises:
         InputError: nothing matches.
     """
-    detector.network.ellipse = nn.Identity()
+    _pass_features_on(detector.network)
     features, targets, folds = list[NDArray[np.float32]](), list[NDArray[np.float64]](), list[NDArray[np.int64]]()
     for number, truth in enumerate(truths, start=1):
         if number % _LOG_EVERY == 0:
@@ -107,6 +109,20 @@ def samples_of(detector: Detector, truths: Iterable[Truth]) -> Samples:
     if not any(len(fold) for fold in folds):
         raise InputError("no detection matches a face whose ellipse is known: are these the annotation's pictures?")
     return Samples(np.concatenate(features), np.concatenate(targets), np.concatenate(folds))
+
+
+def _pass_features_on(network: HRNetwork) -> None:
+    """What is known around a cell are the features of all heads from here on."""
+    seen: dict[int, Tensor] = {}
+
+    def with_features(_: nn.Module, __: object, maps: HeatMaps) -> HeatMaps:
+        features = network.on_finest([seen[stride][:1].float() for stride in network.strides])
+        return replace(maps, ellipses=CellMeans(torch.cat(features, dim=1)[0]))
+
+    channels = sum(network.trunk.channels[stride] for stride in network.strides)
+    network.regress(torch.zeros(len(TARGETS), channels), torch.zeros(len(TARGETS)))  # tiles see as far as with one
+    network.trunk.register_forward_hook(lambda _, __, features: seen.update(features))
+    network.register_forward_hook(with_features)
 
 
 def fit(samples: Samples) -> Fitted:
@@ -169,12 +185,3 @@ def _solved(gram_DD: NDArray[np.float64], moment_D5: NDArray[np.float64], ridge:
 def _median_turn_deg(one_N: NDArray[np.float64], other_N: NDArray[np.float64]) -> float:
     """Between the angles of two cotangents; neither is past 0 or pi, so the way between them is the short one."""
     return float(np.degrees(np.median(np.abs(np.arctan2(1, one_N) - np.arctan2(1, other_N)))))
-
-
-def regressor(fitted: Fitted) -> nn.Linear:
-    """The map as the network's last part, `HRNetwork.ellipse`."""
-    outputs, inputs = fitted.weight_5C.shape
-    linear = nn.Linear(inputs, outputs).requires_grad_(False)
-    linear.weight.copy_(torch.from_numpy(fitted.weight_5C))
-    linear.bias.copy_(torch.from_numpy(fitted.bias_5))
-    return linear
