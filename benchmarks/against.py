@@ -38,7 +38,7 @@ from tinyface_core.evaluate.results import together
 ROOT = Path(__file__).resolve().parents[1]
 SAME_IOU = 0.9
 OURS = ("ours", "ours int8")  # the first in the fastest floats
-app = App(help=__doc__)
+app = App(help=__doc__, default_parameter=Parameter(consume_multiple=True))
 
 
 def finder(kind: str, model: str) -> Callable[[NDArray[np.uint8]], NDArray[np.float64]]:

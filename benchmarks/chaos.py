@@ -44,7 +44,7 @@ BETWEEN = "between the two files"
 KINDS = ("driver", BETWEEN, "worker", "node")
 RIVALS = 0.15  # of the drivers have one
 REFUSED, WON, ALREADY = "refused", "ended with 0", "another driver is at work"
-app = App(help=__doc__)
+app = App(help=__doc__, default_parameter=Parameter(consume_multiple=True))
 
 
 @dataclass(frozen=True)

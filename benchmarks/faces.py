@@ -32,7 +32,7 @@ from tinyface_core.detect.detector import Detector
 
 TALLEST_PX, LEAST_PX = 80, 40  # pasted at most so large; cut from faces that are no smaller
 AROUND = 0.35  # of a face's height, of its surroundings on each side
-app = App(help=__doc__)
+app = App(help=__doc__, default_parameter=Parameter(consume_multiple=True))
 
 
 def faces_of(picture: NDArray[np.uint8], detector: Detector) -> list[NDArray[np.uint8]]:

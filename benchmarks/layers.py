@@ -38,7 +38,7 @@ from tinyface_core.model.network import HRNetwork
 
 COPIED_MB = 256
 CONVOLUTION = "convolution"
-app = App(help=__doc__)
+app = App(help=__doc__, default_parameter=Parameter(consume_multiple=True))
 
 
 @dataclass

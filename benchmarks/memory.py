@@ -30,7 +30,7 @@ from tinyface_core.detect.runtime import choose_runtime
 ROOT = Path(__file__).resolve().parents[1]
 CROWD = ROOT / "demo" / "archive" / "fellows" / "fellows_white_house_2015.jpg"
 FULL = (0.25, 0.5, 1.0, 2.0)
-app = App(help=__doc__)
+app = App(help=__doc__, default_parameter=Parameter(consume_multiple=True))
 
 
 @dataclass(frozen=True)

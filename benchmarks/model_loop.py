@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CROWD = ROOT / "demo" / "archive" / "fellows" / "fellows_white_house_2015.jpg"
 SIDE = 2048  # of the matrices
 WAYS = (("step by step", "glibc"), ("one call", "glibc"), ("step by step", "jemalloc"), ("one call", "jemalloc"))
-app = App(help=__doc__)
+app = App(help=__doc__, default_parameter=Parameter(consume_multiple=True))
 
 
 @dataclass(frozen=True)

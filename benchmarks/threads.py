@@ -24,7 +24,7 @@ from whole_job import bare
 
 ROOT = Path(__file__).resolve().parents[1]
 CPUS = os.cpu_count() or 1
-app = App(help=__doc__)
+app = App(help=__doc__, default_parameter=Parameter(consume_multiple=True))
 
 
 @contextmanager

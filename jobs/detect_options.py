@@ -47,6 +47,8 @@ class DetectArchive:
     "hr-resnet50, hr-mobilenetv2, or path or url of a checkpoint; None: the one of these that fits the device."
     zooms: Annotated[Texts, many(_DETECT)] = ()
     "Pyramid levels, as 0.5 1 2, or `adaptive`; none: the checkpoint's. 4 finds faces of 8-12 px."
+    focus: Annotated[float | None, Parameter(group=_DETECT)] = None
+    "Levels above 1x only where 1x gives a score above this, as 0.1: faster, loses some tiny faces; None: everywhere."
     min_score: Annotated[float | None, Parameter(group=_DETECT)] = None
     "Faces up to this score are not written (0..1); None: the checkpoint's. The log says what to expect."
     nms_iou: Annotated[float | None, Parameter(group=_DETECT)] = None
@@ -86,6 +88,7 @@ class DetectArchive:
     def __post_init__(self) -> None:
         checks: list[tuple[str, object, bool, str]] = [
             ("--limit", self.limit, self.limit is None or self.limit > 0, "from 1 on"),
+            ("--focus", self.focus, self.focus is None or 0 <= self.focus < 1, "from 0 up to below 1"),
             ("--min-score", self.min_score, self.min_score is None or 0 <= self.min_score < 1, "from 0 up to below 1"),
             ("--nms-iou", self.nms_iou, self.nms_iou is None or 0 <= self.nms_iou <= 1, "from 0 to 1"),
             ("--unit-pictures", self.unit_pictures, self.unit_pictures is None or self.unit_pictures > 0, "from 1 on"),

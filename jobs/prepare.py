@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 ACCURATE, LIGHT = "hr-resnet50", "hr-mobilenetv2"
 CHOICES = (
-    *("model", "model_hash", "device", "precision", "zooms", "min_score", "nms_iou"),
+    *("model", "model_hash", "device", "precision", "zooms", "focus", "min_score", "nms_iou"),
     *("carry", "max_pixels", "decode_timeout"),
 )
 OF_THE_MODEL = ("ellipses",)
@@ -66,7 +66,9 @@ class Decided:
             model_copies=(model_copy_uri(output, self.model.sha256),),
             storage=reading.storage,
             runtime=self.runtime,
-            options=DetectOptions(chosen["min_score"], chosen["nms_iou"], zooms, tile_px=chosen["tile_px"]),
+            options=DetectOptions(
+                chosen["min_score"], chosen["nms_iou"], zooms, tile_px=chosen["tile_px"], focus=chosen["focus"]
+            ),
             limits=Limits(chosen["max_pixels"], chosen["decode_timeout"]),
             carried=reading.carried,
             threads=pool.threads,
@@ -107,7 +109,7 @@ def asked_for(job: DetectArchive, storage: Storage) -> dict[str, Any]:
     for name in ("device", "precision"):
         if getattr(job, name) != "auto":
             asked[name] = getattr(job, name)
-    for name in ("min_score", "nms_iou", "max_pixels", "decode_timeout"):
+    for name in ("focus", "min_score", "nms_iou", "max_pixels", "decode_timeout"):
         if getattr(job, name) is not None:
             asked[name] = getattr(job, name)
     levels = job.levels()
@@ -134,6 +136,7 @@ def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, sto
         "device": runtime.device,
         "precision": runtime.precision,
         "zooms": list(spec.defaults.zooms),
+        "focus": None,
         "min_score": spec.defaults.score,
         "nms_iou": spec.defaults.nms_iou,
         "carry": [],
@@ -142,6 +145,8 @@ def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, sto
     }
     settings |= FACTS | asked
     _check_levels(settings["zooms"], spec)
+    if settings["focus"] is not None and not (settings["zooms"] == "adaptive" or 1.0 in settings["zooms"]):
+        raise SettingsError("--focus: what is computed above 1x is decided by the 1x level. Add 1 to --zooms.")
     if spec.advice is not None:
         log.info("what to expect of --min-score %g, %s", settings["min_score"], _advice(spec.advice, settings))
     return Decided(settings, model, runtime)

@@ -12,7 +12,7 @@ from detect_options import DetectArchive
 from prepare import asked_for, decide_anew
 from tests.toy_network import FP32, calibrated
 from tinyface_core.detect.options import Precision, Runtime
-from tinyface_core.errors import CheckpointError
+from tinyface_core.errors import CheckpointError, SettingsError
 from tinyface_core.model.advice import Advice, HeightAdvice
 from tinyface_core.model.checkpoint import load_checkpoint, save_checkpoint
 from tinyface_core.model.spec import Ranges
@@ -40,6 +40,19 @@ def test_a_new_run_says_what_to_expect_of_its_score(model: Path, caplog: pytest.
     assert "> 0.35*" in head
     assert "85 % / 55 %" in line
     assert line.endswith("11")
+
+
+def test_focus_is_recorded_and_needs_the_level_that_decides(model: Path) -> None:
+    storage = Storage()
+
+    def decided(*zooms: str, focus: float | None = 0.1) -> object:
+        job = DetectArchive(input=("in",), output="out", model=str(model), zooms=zooms, focus=focus)
+        return decide_anew(job, asked_for(job, storage), FP32, storage).settings["focus"]
+
+    assert decided("1", "2") == decided("adaptive") == 0.1
+    assert decided("2", focus=None) is None
+    with pytest.raises(SettingsError, match="--focus.*Add 1 to --zooms"):
+        decided("0.5", "2")
 
 
 def test_int8_is_for_models_with_ranges(model: Path, tmp_path: Path) -> None:

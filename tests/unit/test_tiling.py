@@ -34,6 +34,20 @@ def test_cores_cover_the_image_once_and_windows_keep_to_the_limit(
     assert (times_HW == 1).all()
 
 
+@pytest.mark.parametrize("within", [Region(32, 160, 96, 333), Region(0, 0, 16, 16), Region(48, 16, 160, 320)])
+@pytest.mark.parametrize("limit", [96 * 96, 400 * 400])
+def test_tiles_of_a_part_cover_it_and_see_the_halo_around_it(within: Region, limit: int) -> None:
+    times_HW = np.zeros((160, 333), int)
+    for tile in tiles((160, 333), align=16, halo_px=16, max_px=limit, within=within):
+        core, window = tile.core, tile.window
+        times_HW[core.top : core.bottom, core.left : core.right] += 1
+        assert window.hw[0] * window.hw[1] <= limit
+        assert (window.top, window.bottom) == (max(0, core.top - 16), min(160, core.bottom + 16))
+        assert (window.left, window.right) == (max(0, core.left - 16), min(333, core.right + 16))
+    assert (times_HW[within.top : within.bottom, within.left : within.right] == 1).all()
+    assert times_HW.sum() == within.hw[0] * within.hw[1]
+
+
 def test_an_image_within_the_limit_is_one_tile_without_halo() -> None:
     (tile,) = tiles((37, 53), align=16, halo_px=176, max_px=37 * 53)
     assert tile.window == tile.core == Region(0, 0, 37, 53)

@@ -79,7 +79,7 @@ class CellDecoder:
         """
         outputs = [self.templates.outputs.index(i) for i in level.templates]
         logits_THW = maps.logits_NTHW[0, outputs].float()
-        channel_K, row_K, column_K = (logits_THW > _logit(min_score)).nonzero(as_tuple=True)
+        channel_K, row_K, column_K = (logits_THW > logit(min_score)).nonzero(as_tuple=True)
         scores_K = logits_THW[channel_K, row_K, column_K].sigmoid()
         output_K = logits_THW.new_tensor(outputs, dtype=torch.long)[channel_K]
         tx_K, ty_K, tw_K, th_K = maps.offsets_NT4HW[0][output_K, :, row_K, column_K].float().unbind(1)
@@ -107,7 +107,7 @@ class CellDecoder:
         return like.new_tensor([[template.width, template.height] for template in self.templates.templates])
 
 
-def _logit(score: float) -> float:
+def logit(score: float) -> float:
     if score <= 0:
         return -math.inf
     return math.inf if score >= 1 else math.log(score / (1 - score))

@@ -8,6 +8,7 @@ Knows nothing of files, archives or Ray. Paper: section 4.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tinyface_core import boxes
 from tinyface_core.detect.decode import Candidates, CellDecoder
 from tinyface_core.detect.detections import Detections
 from tinyface_core.detect.ellipse import from_targets
+from tinyface_core.detect.focus import Focus
 from tinyface_core.detect.options import DetectOptions, Runtime, suited
 from tinyface_core.detect.pyramid import Level, Zooms, levels_for, smallest_face_px
 from tinyface_core.detect.resize import resize_region
@@ -53,7 +55,7 @@ class Detector:
         self.min_score = spec.defaults.score if options.min_score is None else options.min_score
         self.nms_iou = spec.defaults.nms_iou if options.nms_iou is None else options.nms_iou
         self.zooms: Zooms = spec.defaults.zooms if options.zooms is None else options.zooms
-        self.tile_px = options.tile_px
+        self.tile_px, self.focus = options.tile_px, options.focus
         self.decoder = CellDecoder(network.grid, spec.templates, spec.decoding)
         mean_3, std_3 = torch.tensor([spec.network.mean, spec.network.std], device=runtime.device)
         self._scale_3, self._shift_3 = 1 / std_3, -mean_3 / std_3
@@ -125,20 +127,29 @@ class Detector:
 
     def candidates(self, rgb_HW3: Tensor, levels: list[Level]) -> Candidates:
         """All boxes above the threshold before NMS, level by level, in an order that tiles do not change."""
-        found = []
+        found, focus = [], None
         for level in levels:
+            if level.zoom == 1 and self.focus is not None:
+                focus = Focus(level, self.network.grid.stride, self.focus)
             parts = []
-            for tile in tiles(
-                level.size.image_hw, align=self.network.strides[-1], halo_px=self.network.halo_px, max_px=self.tile_px
-            ):
+            for tile in self._tiles(level, focus if level.zoom > 1 else None):
                 maps = self.network(self._shown(rgb_HW3, level, tile))
                 kept, first_cell = tile.keep(maps, self.network.grid.stride)
                 parts.append(self.decoder.decode(kept, first_cell, level, self.min_score))
+                if level.zoom == 1 and focus is not None:
+                    focus.note(kept, first_cell)
                 del maps, kept
                 if tile.window.hw != level.size.image_hw:
                     give_memory_back()
-            found.append(Candidates.joined(parts).in_cell_order())
+            if parts:
+                found.append(Candidates.joined(parts).in_cell_order())
         return Candidates.joined(found)
+
+    def _tiles(self, level: Level, focus: Focus | None) -> Iterator[Tile]:
+        """Of the whole level, or of where its faces can be."""
+        align, halo_px = self.network.strides[-1], self.network.halo_px
+        for region in [None] if focus is None else focus.regions(level, align, halo_px):
+            yield from tiles(level.size.image_hw, align=align, halo_px=halo_px, max_px=self.tile_px, within=region)
 
     def _shown(self, rgb_HW3: Tensor, level: Level, tile: Tile) -> Tensor:
         """The tile's window as the network takes it, (1, 3, h, w) float32; a sliver is filled up to one coarse cell."""

@@ -33,10 +33,12 @@ def suited(runtime: Runtime, spec: ModelSpec) -> Runtime:
 class DetectOptions:
     """None: the checkpoint's default.
 
-    min_score: exclusive. nms_iou: suppressed strictly above. tile_px: pixels computed at once, at most.
+    min_score: exclusive. nms_iou: suppressed strictly above. tile_px: pixels computed at once, at most. focus: levels
+    above 1x only where the 1x level scores above this (focus.py); None: everywhere.
     """
 
     min_score: float | None = None
     nms_iou: float | None = None
     zooms: Zooms | None = None
     tile_px: int = TILE_PX
+    focus: float | None = None

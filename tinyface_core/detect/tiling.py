@@ -39,64 +39,76 @@ class Tile:
         return kept, (self.core.top // stride, self.core.left // stride)
 
 
-def tiles(image_hw: tuple[int, int], *, align: int, halo_px: int, max_px: int) -> Iterator[Tile]:
+def tiles(
+    image_hw: tuple[int, int], *, align: int, halo_px: int, max_px: int, within: Region | None = None
+) -> Iterator[Tile]:
     """Tiles that cover the image, row by row, each window at most max_px pixels; one without halo if that is enough.
 
     Args:
         align: the coarsest stride; cores and windows begin at its multiples. halo_px: a multiple of align.
+        within: cover only this; its borders are multiples of align, or the image's.
     Raises:
         GeometryError: max_px leaves no core beside the halo.
     """
-    height, width = image_hw
-    rows, columns = _counts(image_hw, align, halo_px, max_px)
-    for top, bottom in _cores(height, rows, align):
-        for left, right in _cores(width, columns, align):
-            window = Region(
-                max(0, top - halo_px),
-                max(0, left - halo_px),
-                min(height, bottom + halo_px),
-                min(width, right + halo_px),
-            )
-            yield Tile(window, Region(top, left, bottom, right), image_hw)
+    within = within or Region(0, 0, *image_hw)
+    down = _Axis(within.top, within.bottom, image_hw[0], align, halo_px)
+    across = _Axis(within.left, within.right, image_hw[1], align, halo_px)
+    rows, columns = _counts(down, across, max_px)
+    for (top, bottom), (first_row, last_row) in zip(down.cores(rows), down.windows(rows), strict=True):
+        for (left, right), (first, last) in zip(across.cores(columns), across.windows(columns), strict=True):
+            yield Tile(Region(first_row, first, last_row, last), Region(top, left, bottom, right), image_hw)
 
 
-def _counts(image_hw: tuple[int, int], align: int, halo_px: int, max_px: int) -> tuple[int, int]:
+@dataclass(frozen=True)
+class _Axis:
+    """What is to be covered along one axis of an image of `length` px."""
+
+    begin: int
+    end: int
+    length: int
+    align: int
+    halo_px: int
+
+    def cores(self, count: int) -> list[tuple[int, int]]:
+        """`count` runs of whole align units, as even as can be; the last ends where all ends."""
+        units = -(-(self.end - self.begin) // self.align)
+        count = min(count, units)
+        borders = [self.begin + units * number // count * self.align for number in range(count)] + [self.end]
+        return list(pairwise(borders))
+
+    def windows(self, count: int) -> list[tuple[int, int]]:
+        """Around each core; at the image's edge without a halo."""
+        return [
+            (max(0, begin - self.halo_px), min(self.length, end + self.halo_px)) for begin, end in self.cores(count)
+        ]
+
+    def lengths(self, count: int) -> list[int]:
+        """Of the windows."""
+        return [last - first for first, last in self.windows(count)]
+
+    def fewest(self, room: int) -> int | None:
+        """The fewest windows that are no longer than `room`; None when none are."""
+        inner = (room - 2 * self.halo_px) // self.align * self.align
+        counts = [1, 2] if inner < self.align else [1, 2, -(-(self.end - self.begin) // inner)]
+        return next((count for count in counts if max(self.lengths(count)) <= room), None)
+
+
+def _counts(down: _Axis, across: _Axis, max_px: int) -> tuple[int, int]:
     """Numbers of tile rows and columns with the least pixels to compute in all."""
-    height, width = image_hw
     best: tuple[int, int, int] | None = None
-    for rows in range(1, -(-height // align) + 1):
-        heights = _windows(height, rows, align, halo_px)
-        columns = _fewest(width, max_px // max(heights), align, halo_px)
+    for rows in range(1, -(-(down.end - down.begin) // down.align) + 1):
+        heights = down.lengths(rows)
+        columns = across.fewest(max_px // max(heights))
         if columns is None:
             continue
-        total = sum(heights) * sum(_windows(width, columns, align, halo_px))
+        total = sum(heights) * sum(across.lengths(columns))
         if best is not None and total >= best[0] and rows > best[1] + 8:
             break
         if best is None or total < best[0]:
             best = (total, rows, columns)
     if best is None:
-        raise GeometryError(f"tiles of {max_px} px leave nothing beside a halo of {halo_px} px on each side.")
+        raise GeometryError(f"tiles of {max_px} px leave nothing beside a halo of {down.halo_px} px on each side.")
     return best[1], best[2]
-
-
-def _windows(length: int, count: int, align: int, halo_px: int) -> list[int]:
-    """Lengths of the windows along one axis; those at the image's edge have a halo on one side only."""
-    return [min(length, end + halo_px) - max(0, begin - halo_px) for begin, end in _cores(length, count, align)]
-
-
-def _fewest(length: int, room: int, align: int, halo_px: int) -> int | None:
-    """The fewest tiles along one axis whose windows are no longer than `room`; None when none are."""
-    inner = (room - 2 * halo_px) // align * align
-    counts = [1, 2] if inner < align else [1, 2, -(-length // inner)]
-    return next((count for count in counts if max(_windows(length, count, align, halo_px)) <= room), None)
-
-
-def _cores(length: int, count: int, align: int) -> list[tuple[int, int]]:
-    """Cores along one axis: `count` runs of whole align units, as even as can be; the last ends at the edge."""
-    units = -(-length // align)
-    count = min(count, units)
-    borders = [units * number // count * align for number in range(count)] + [length]
-    return list(pairwise(borders))
 
 
 def _cells(begin: int, end: int, window_begin: int, length: int, stride: int) -> slice:
