@@ -90,7 +90,7 @@ def rows_from(faces: Dataset, pool: Pool) -> Iterator[pa.Table]:
         why = str(error).strip().splitlines()[-1]
         if "creation task" in str(error):
             raise StopRun(
-                f"no detector could start: {why}. Are their CPUs and GPUs free, and does each node have the "
+                f"no detector could start: {why.rstrip('.')}. Are their CPUs and GPUs free, and does each node have the "
                 "libraries and the model? What is committed stays; the same command resumes."
             ) from error
         log.warning("the chain failed, what is missing will be tried again: %s", why)

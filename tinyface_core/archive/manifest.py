@@ -174,7 +174,11 @@ def _parquet_entries(manifest: ObjectInfo, storage: Storage, carry: Sequence[str
 @contextmanager
 def _parquet(manifest: ObjectInfo, storage: Storage) -> Iterator[pq.ParquetFile]:
     try:
-        with storage.open(manifest.url, manifest.version) as file, pq.ParquetFile(file, buffer_size=1 << 20) as parquet:
+        with (
+            storage.open(manifest.url, manifest.version) as file,
+            # What pyarrow reads ahead of the batches (`pre_buffer`) would stay in memory until the last one.
+            pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as parquet,
+        ):
             yield parquet
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{manifest.uri}: the manifest cannot be read: {error}: write it again") from error

@@ -11,10 +11,13 @@ import io
 import re
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime
 from typing import Any, TypeVar, cast
 
 import fsspec.asyn
 import s3fs
+from botocore.utils import parse_timestamp
 
 from tinyface_core.errors import SettingsError, StorageError
 from tinyface_core.stores.base import READ_PATIENCE_S, ObjectChanged, ObjectError, StorageOptions, with_retries
@@ -90,6 +93,7 @@ def file_system(options: StorageOptions, tries: int = 1) -> s3fs.S3FileSystem:
         fs = s3fs.S3FileSystem(config_kwargs=config, skip_instance_cache=True, use_listings_cache=False, **extra)
         fs.retries = tries
         fs.connect()
+        fs.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=instant)
     except Exception as error:
         for name in options.for_fsspec():
             if isinstance(error, TypeError) and f"'{name}'" in str(error):
@@ -99,6 +103,14 @@ def file_system(options: StorageOptions, tries: int = 1) -> s3fs.S3FileSystem:
             + "check --profile, --endpoint-url and --storage-option"
         ) from error
     return fs
+
+
+def instant(told: Any) -> datetime:
+    """A time as botocore understands it. The form of listings goes a faster way: two thirds of their time, else."""
+    if isinstance(told, str) and told[10:11] == "T":
+        with suppress(ValueError):
+            return datetime.fromisoformat(told)
+    return cast(datetime, parse_timestamp(told))
 
 
 class Body(io.RawIOBase):

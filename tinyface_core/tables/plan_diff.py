@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice, pairwise
+from itertools import chain, groupby, islice, pairwise
 from operator import itemgetter
 from pathlib import Path
 
@@ -225,9 +225,8 @@ class PlanDiff:
 
     def to_cut(self) -> Iterator[Source]:
         """Sorted by uri: the new sources, and the archives that changed, as they are now."""
-        with pq.ParquetFile(self._path("to_cut")) as file:
-            for batch in file.iter_batches(_BATCH_SOURCES):
-                yield from self._sources(batch)
+        for batch in self._batches("to_cut"):
+            yield from self._sources(batch)
 
     def touched(self) -> Iterator[tuple[Source, ...]]:
         """The sources of each touched unit in their old order, as they are now."""
@@ -236,10 +235,8 @@ class PlanDiff:
             return
         wanted = pa.array(touched, pa.int64())
         with self._writer("kept") as kept:  # no others: what is pruned may be most of what changed
-            for name in ("planned", "changed"):
-                with pq.ParquetFile(self._path(name)) as file:
-                    for batch in file.iter_batches(_BATCH_SOURCES):
-                        kept.write_table(pa.table(batch.filter(pc.is_in(batch.column("unit_no"), wanted))))
+            for batch in chain(self._batches("planned"), self._batches("changed")):
+                kept.write_table(pa.table(batch.filter(pc.is_in(batch.column("unit_no"), wanted))))
 
         def rows() -> Iterator[tuple[int, int, Source]]:
             for table in self._by_unit(touched):
@@ -250,6 +247,11 @@ class PlanDiff:
         for _, unit in groupby(rows(), itemgetter(0)):
             latest = {position: source for _, position, source in unit}  # the changed row comes after the planned
             yield tuple(latest.values())
+
+    def _batches(self, name: str) -> Iterator[pa.RecordBatch]:
+        # What pyarrow reads ahead of the batches (`pre_buffer`) would stay in memory until the last one.
+        with pq.ParquetFile(self._path(name), pre_buffer=False) as file:
+            yield from file.iter_batches(_BATCH_SOURCES)
 
     def _sources(self, rows: pa.Table | pa.RecordBatch) -> list[Source]:
         table = pa.table(rows) if isinstance(rows, pa.RecordBatch) else rows
