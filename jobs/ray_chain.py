@@ -90,8 +90,8 @@ def rows_from(faces: Dataset, pool: Pool) -> Iterator[pa.Table]:
         why = str(error).strip().splitlines()[-1]
         if "creation task" in str(error):
             raise StopRun(
-                f"no detector could start: {why.rstrip('.')}. Are their CPUs and GPUs free, and does each node have the "
-                "libraries and the model? What is committed stays; the same command resumes."
+                f"no detector could start: {why.rstrip('.')}. Are their CPUs and GPUs free, and does each node have "
+                "the libraries and the model? What is committed stays; the same command resumes."
             ) from error
         log.warning("the chain failed, what is missing will be tried again: %s", why)
 

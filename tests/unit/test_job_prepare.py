@@ -51,7 +51,7 @@ def test_focus_is_recorded_and_needs_the_level_that_decides(model: Path) -> None
 
     assert decided("1", "2") == decided("adaptive") == 0.1
     assert decided("2", focus=None) is None
-    with pytest.raises(SettingsError, match="--focus.*Add 1 to --zooms"):
+    with pytest.raises(SettingsError, match=r"--focus.*Add 1 to --zooms"):
         decided("0.5", "2")
 
 
