@@ -6,6 +6,7 @@ CPUs: it applies all three while it writes the convolution's output, so that out
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Literal, Protocol, cast
 
 import torch
@@ -65,25 +66,13 @@ def max_pool(x_NCHW: Tensor, kernel: int, stride: int, padding: int = 0, *, ceil
         return F.max_pool2d(x_NCHW, kernel, stride, padding, ceil_mode=ceil_mode)
     for dim in (2, 3):
         side = x_NCHW.shape[dim] + 2 * padding - kernel
-        cells = 1 + (-(-side // stride) if ceil_mode else side // stride)
-        x_NCHW = _max_along(dim, x_NCHW, cells, kernel, stride, padding)
+        last = -(-side // stride) if ceil_mode else side // stride
+        behind = max(0, last * stride + kernel - padding - x_NCHW.shape[dim])
+        x_NCHW = F.pad(x_NCHW, (padding, behind) if dim == 3 else (0, 0, padding, behind))
+        shifted = [x_NCHW.narrow(dim, place, last * stride + 1) for place in range(kernel)]
+        every = [one[:, :, ::stride] if dim == 2 else one[..., ::stride] for one in shifted]
+        x_NCHW = reduce(torch.maximum, every)
     return x_NCHW
-
-
-def _max_along(dim: int, x_NCHW: Tensor, cells: int, kernel: int, stride: int, padding: int) -> Tensor:
-    """Place by place of the kernel, each cell with what lies there of the map: nothing is copied to pad it."""
-    shape = list(x_NCHW.shape)
-    shape[dim] = cells
-    most_NCHW = x_NCHW.new_zeros(shape).to(memory_format=torch.channels_last)
-    for place in range(-padding, kernel - padding):
-        first = max(0, -(place // stride))
-        count = min(cells, (x_NCHW.shape[dim] - 1 - place) // stride + 1) - first
-        if count > 0:
-            there = x_NCHW.narrow(dim, first * stride + place, (count - 1) * stride + 1)
-            every = there[:, :, ::stride] if dim == 2 else there[..., ::stride]
-            most = most_NCHW.narrow(dim, first, count)
-            torch.maximum(most, every, out=most)
-    return most_NCHW
 
 
 def fuses(device: torch.device, dtype: torch.dtype) -> bool:
