@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import s3fs
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.integration.job_pictures import DEMO
 from tests.integration.job_runs import ROOT, Job, Tables
@@ -59,32 +59,40 @@ def fence(text: str, language: str) -> str:
 QUESTIONS = re.findall(r"^### (.+)$", section("Questions", 2), re.MULTILINE)
 
 
-# --- the input: 25 candidates ---------------------------------------------------------------------------------------
+# --- the input: 27 candidates ---------------------------------------------------------------------------------------
 
 TAKEN = ["2016:05:03 23:59:58", "2016:05:04 00:00:01", None]  # in turn
 ABSENT = "absent.jpg"
 
 
-def small(picture: Image.Image, taken: str | None) -> bytes:
-    """A photograph of at most 640 px as JPEG, with that EXIF time."""
-    rgb, exif = picture.convert("RGB"), Image.Exif()
-    rgb.thumbnail((640, 640))
+LONGEST = {"treaty_signing_1949.jpg": 960, "astronaut_portrait.png": 800}  # px; 640 else: faces in every band of heights
+CROPS = {"strip.jpg": (0, 124, 640, 184), "narrow.jpg": (200, 100, 340, 400)}  # x1, y1, x2, y2 of the crowd seen from above
+
+
+def resized(name: str, picture: Image.Image) -> Image.Image:
+    longest = LONGEST.get(name, 640)
+    return ImageOps.contain(picture.convert("RGB"), (longest, longest))
+
+
+def jpeg(picture: Image.Image, taken: str | None = None) -> bytes:
+    exif = Image.Exif()
     if taken is not None:
         exif[306] = taken
-    return saved(rgb, "JPEG", quality=90, exif=exif)
+    return saved(picture, "JPEG", quality=90, exif=exif)
 
 
 def photographs() -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """Loose ones (11) and those of the tar (6): name -> content; every third without an EXIF time."""
+    """Loose ones (11, and 2 crops whose edges cut faces) and those of the tar (6): name -> content."""
     loose = sorted(path for path in DEMO.rglob("*") if path.suffix in (".jpg", ".png") and path.parent.name != "broken")
-    pictures = {path.name: Image.open(path) for path in loose}
+    pictures = {path.name: resized(path.name, Image.open(path)) for path in loose}
     with tarfile.open(DEMO / "crowds.tar") as tar:
         for member in tar:
             file = tar.extractfile(member)
             assert file
-            pictures[member.name] = Image.open(io.BytesIO(file.read()))
-    data = {name: small(picture, TAKEN[number % 3]) for number, (name, picture) in enumerate(pictures.items())}
-    return {path.name: data.pop(path.name) for path in loose}, data
+            pictures[member.name] = resized(member.name, Image.open(io.BytesIO(file.read())))
+    crops = {name: jpeg(pictures["all_hands_2016.jpg"].crop(box)) for name, box in CROPS.items()}
+    data = {name: jpeg(picture, TAKEN[number % 3]) for number, (name, picture) in enumerate(pictures.items())}
+    return {path.name: data.pop(path.name) for path in loose} | crops, data
 
 
 def write_input(folder: Path) -> None:
@@ -479,16 +487,16 @@ def test_what_the_input_alone_decides(output: Tables, truth: Truth) -> None:
         return [tuple(row[name] for name in columns) for row in truth.answer(question)]
 
     may = date(2016, 5, 3), date(2016, 5, 4)
-    assert len(truth.images) == 25
+    assert len(truth.images) == 27
     assert total(truth.images) == len(truth.faces) > 300, "few faces: the answers say little"
-    assert answer("How many faces are there a day?", "day", "pictures") == [(None, 7), (may[0], 7), (may[1], 6)]
+    assert answer("How many faces are there a day?", "day", "pictures") == [(None, 9), (may[0], 7), (may[1], 6)]
     question = "What day was it, where there is no EXIF time?"
     assert answer(question, "day", "pictures", "without_exif_time") == [
-        (None, 2, 2), (date(1989, 11, 10), 2, 2), (may[0], 7, 0), (may[1], 9, 3)
+        (None, 2, 2), (date(1989, 11, 10), 2, 2), (may[0], 7, 0), (may[1], 11, 5)
     ]  # fmt: skip
-    assert answer("What share of pictures has no face?", "pictures") == [(20,)]
+    assert answer("What share of pictures has no face?", "pictures") == [(22,)]
     question = "How many faces has each value of a carried column?"
-    assert answer(question, "album", "pictures") == [(None, 5), ("crowds", 6), ("staff", 9)]
+    assert answer(question, "album", "pictures") == [(None, 5), ("crowds", 6), ("staff", 11)]
     question = "What share of each archive are error rows, and why?"
     here = f"file://{output.folder.parent}/"
     assert answer(question, "archive", "error_class", "pictures", "share") == [
@@ -498,7 +506,7 @@ def test_what_the_input_alone_decides(output: Tables, truth: Truth) -> None:
         (f"{here}in/copies 2017-02-29/", "not_an_image", 1, 1 / 4),
         (f"{here}in/Crowds.TAR", "truncated", 1, 1 / 7),
     ]
-    assert answer("How many faces are there if copies count once?", "pictures", "pictures_once") == [(20, 17)]
+    assert answer("How many faces are there if copies count once?", "pictures", "pictures_once") == [(22, 19)]
 
 
 def test_polars_sums_faces_in_64_bits(output: Tables) -> None:
