@@ -64,9 +64,8 @@ QUESTIONS = re.findall(r"^### (.+)$", section("Questions", 2), re.MULTILINE)
 TAKEN = ["2016:05:03 23:59:58", "2016:05:04 00:00:01", None]  # in turn
 ABSENT = "absent.jpg"
 
-
-LONGEST = {"treaty_signing_1949.jpg": 960, "astronaut_portrait.png": 800}  # px; 640 else: faces in every band of heights
-CROPS = {"strip.jpg": (0, 124, 640, 184), "narrow.jpg": (200, 100, 340, 400)}  # x1, y1, x2, y2 of the crowd seen from above
+LONGEST = {"treaty_signing_1949.jpg": 960, "astronaut_portrait.png": 800}  # px; others 640: faces of all heights
+CROPS = {"strip.jpg": (0, 124, 640, 184), "narrow.jpg": (200, 100, 340, 400)}  # x1, y1, x2, y2 in all_hands_2016.jpg
 
 
 def resized(name: str, picture: Image.Image) -> Image.Image:
