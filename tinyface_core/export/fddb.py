@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from tinyface_core.evaluate.fddb_files import Found, picture_name, result_lines
 from tinyface_core.export.names import Names, one_line
 from tinyface_core.export.pictures import Picture, Tally
@@ -19,6 +21,6 @@ def write_fddb(pictures: Iterable[Picture], file: Path, names: Names, tally: Tal
     with file.open("w", encoding="utf-8") as out:
         for picture in pictures:
             name = names.once(picture_name(one_line(names.path(picture))), picture, "FDDB")
-            found = Found(picture.ellipses_K5, picture.scores_K)
+            found = Found(picture.ellipses_K5, picture.scores_K.astype(np.float64))
             out.writelines(f"{line}\n" for line in result_lines(name, found))
             tally.took(picture)

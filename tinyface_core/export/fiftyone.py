@@ -1,9 +1,9 @@
 """FiftyOne's own JSON for detections: the labels.json of a `FiftyOneImageDetectionDataset`.
 
 Labels by picture, as text (there is no `classes`, so that targets are the labels themselves), with boxes as x, y, width
-and height relative to the upright picture. A loose picture on this disk is named by its path from the root, which FiftyOne
-opens where it lies; all others by a path without extension, as FiftyOne knows pictures in the folder `data/` beside the
-file. A picture with an error row is left out: it would stand there as one without faces.
+and height relative to the upright picture. A loose picture on this disk is named by its path from the root, which
+FiftyOne opens where it lies; all others by a path without extension, as FiftyOne knows pictures in the folder `data/`
+beside the file. A picture with an error row is left out: it would stand there as one without faces.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What img2dataset reads with `--url_col url --bbox_col bbox`, to blur the faces of what it downloads: one Parquet file.
+"""One Parquet file that img2dataset reads with `--url_col url --bbox_col bbox`, to blur the faces of what it downloads.
 
-Boxes are x_min, y_min, x_max, y_max relative to the picture, 0..1, as lists of lists. img2dataset decodes without turning
-a picture upright (OpenCV's IMREAD_UNCHANGED) and gives it out so, while our boxes are of the upright picture: they are
-turned back where that decoder does not turn. Members of archives have no url of their own and are left out; so is a
+Boxes are x_min, y_min, x_max, y_max relative to the picture, 0..1, as lists of lists. img2dataset decodes without
+turning a picture upright (OpenCV's IMREAD_UNCHANGED) and gives it out so, while our boxes are of the upright picture:
+they are turned back where that decoder does not turn. Members of archives have no url of their own and are left out; so is a
 picture with an error row, which would go out unblurred.
 """
 
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tinyface_core.export.names import Names
 from tinyface_core.export.pictures import Picture, Tally
 
 SCHEMA = pa.schema(
@@ -33,8 +34,8 @@ _OPENED = ("http://", "https://", "file://")  # by urllib, with which img2datase
 _NOT_TURNED = ("jpeg", "png", "webp")  # by IMREAD_UNCHANGED; TIFF is turned all the same
 
 
-def write_img2dataset(pictures: Iterable[Picture], file: Path, tally: Tally) -> None:
-    """The order of pictures is kept."""
+def write_img2dataset(pictures: Iterable[Picture], file: Path, names: Names, tally: Tally) -> None:
+    """The order of pictures is kept; names: not asked, as img2dataset takes urls."""
     rows = _rows(pictures, tally)
     with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
         while group := list(islice(rows, _ROWS)):
@@ -50,7 +51,9 @@ def _rows(pictures: Iterable[Picture], tally: Tally) -> Iterator[dict[str, Any]]
             continue
         if not picture.uri.startswith(_OPENED):
             scheme = picture.uri.partition("://")[0]
-            tally.note(f"img2dataset opens http(s) and file urls: those that begin with {scheme}:// it cannot download.")
+            tally.note(
+                f"img2dataset opens http(s) and file urls: those that begin with {scheme}:// it cannot download."
+            )
         yield {"url": _url(picture.uri), "bbox": relative_boxes(picture).tolist(), "image_id": picture.image_id}
         tally.took(picture)
 

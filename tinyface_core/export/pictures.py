@@ -149,7 +149,9 @@ def _pictures(images: pa.Table, faces: pa.Table, faces_uri: str, wanted: Wanted)
     num_faces_P = images["num_faces"].to_numpy()
     expected = np.repeat(images["image_id"].to_numpy(), num_faces_P)
     if not np.array_equal(expected, faces["image_id"].to_numpy()):
-        raise StorageError(f"{faces_uri}: its rows are not those that its images file tells. Look with jobs/validate.py.")
+        raise StorageError(
+            f"{faces_uri}: its rows are not those that its images file tells. Look with jobs/validate.py."
+        )
     boxes_D4, ellipses_D5 = _columns(faces, _BOX), _columns(faces, _ELLIPSE)
     scores_D = faces["score"].to_numpy()
     kept_D = wanted.of(boxes_D4, scores_D)

@@ -1,8 +1,8 @@
-"""WIDER FACE's text of results: a folder for each event, a file a picture: name, how many, then `x y width height score`.
+"""WIDER FACE's text of results: a folder for each event, a file a picture.
 
 `evaluate/wider_text.py` has the form. WIDER knows a picture by its name without extension; its event is the folder that
-the picture lies in, or its archive. A picture with an error row has a file without faces: WIDER's own program wants each
-picture.
+the picture lies in, or its archive. A picture with an error row has a file without faces: WIDER's own program wants
+each picture.
 """
 
 from __future__ import annotations
