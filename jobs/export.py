@@ -108,7 +108,7 @@ def _tell(tally: Tally, *, keeps_errors: bool, unfinished: bool) -> None:
         rows = f"{counted(tally.errors.total(), 'picture')} with an error row ({classes})"
         print(f"without faces: {rows}" if keeps_errors else f"left out: {rows}")
     for why, count in tally.left_out.items():
-        print(f"left out: {count:,} {why}")
+        print(f"left out: {counted(count, 'picture')} ({why})")
     if tally.unwanted:
         print(f"left out: {counted(tally.unwanted, 'face')} below --min-score or --min-height")
     for sentence in tally.notes:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 pytest.importorskip("pyiceberg", reason="an extra")
@@ -169,6 +170,21 @@ def test_overwrite_puts_another_output_in_place(output: str, catalog: Catalog, t
     assert export_iceberg(STORAGE, other, catalog, PLACE) == Change(1, 2, 3, 3)
     check_equal(catalog, other)
     check_tables(catalog, PLACE, other, overwrite=False)
+
+
+def test_an_output_with_other_columns_is_refused_before_anything_is_changed(
+    output: str, catalog: Catalog, tmp_path: Path
+) -> None:
+    export_iceberg(STORAGE, output, catalog, PLACE)
+    other = f"file://{tmp_path}/other"
+    carried = (pa.field("album", pa.string()),)
+    rows = make_rows(C, carried=carried, carried_values={"album": "Ä"})
+    Committer(STORAGE, other, "settings", "model", carried).write(UnitWork.whole(C), "sources", rows)
+    with pytest.raises(OutputError, match=r"has other columns than this output \(album\)"):
+        export_iceberg(STORAGE, other, catalog, PLACE)
+    check_equal(catalog, output)
+    export_iceberg(STORAGE, other, catalog, Place("lake", "others"))
+    assert catalog.load_table("others.images").scan().to_arrow()["album"].to_pylist() == ["Ä"] * 3
 
 
 @pytest.mark.parametrize("out", ["lake", "lake.", ".faces", "faces/lake", "a..b"])

@@ -63,7 +63,7 @@ def test_img2dataset_tells_what_it_cannot_download(
     output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(output, "--to", "img2dataset", "--out", str(tmp_path / "b.parquet")) == 0
-    assert "left out: 1 members of archives, which have no url of their own" in capsys.readouterr().out
+    assert "left out: 1 picture (in archives, where pictures have no url of their own)" in capsys.readouterr().out
 
 
 def test_an_unfinished_output_is_exported_and_told(
@@ -75,6 +75,18 @@ def test_an_unfinished_output_is_exported_and_told(
     told = capsys.readouterr().out
     assert "left out: 1 unit whose faces are not there" in told
     assert "not finished (no _SUCCESS)" in told
+
+
+def test_a_place_that_fails_at_the_end_ends_with_1_and_leaves_nothing(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tinyface_core.export.target._sync", full)
+    assert run(output, "--to", "coco", "--out", str(tmp_path / "f.json")) == 1
+    assert "No space left on device. The same command goes on" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize(

@@ -107,14 +107,15 @@ def export_iceberg(storage: Storage, output_uri: str, catalog: Catalog, place: P
     units = sorted(committed(storage, output_uri).values(), key=lambda record: record.unit)
     if not units and _table(catalog, place.table("images")) is None:
         return Change(0, 0, 0, 0)  # without a row there is nothing that tells the columns that are carried along
+    schema = _plain(read_table(storage, units[0].uri).schema) if units else None
+    _refuse_other_columns(catalog, place, schema)
     catalog.create_namespace_if_not_exists(place.namespace)
     tables = _Tables(storage, output_uri, catalog, place)
 
     def faces_file(record: CommitRecord) -> str:
         return detections_uri(output_uri, record.unit, record.commit)
 
-    tables.bring("detections", [unit for unit in units if unit.totals.faces], faces_file, DETECTIONS_SCHEMA)
-    schema = _schema_of(storage, units[0].uri) if units else None
+    tables.bring("detections", [unit for unit in units if unit.totals.faces], faces_file, _plain(DETECTIONS_SCHEMA))
     new, gone = tables.bring("images", units, lambda record: record.uri, schema)
     pictures, faces = (sum(getattr(unit.totals, name) for unit in new) for name in ("pictures", "faces"))
     return Change(len(new), len(gone), pictures, faces)
@@ -128,14 +129,13 @@ class _Tables:
     place: Place
 
     def bring(
-        self, name: str, units: list[CommitRecord], file_of: Callable[[CommitRecord], str], schema: pa.Schema | None
+        self, name: str, units: list[CommitRecord], file_of: Callable[[CommitRecord], str], columns: pa.Schema | None
     ) -> tuple[list[CommitRecord], Set[str]]:
         """The units that were added to one table, and the commits that were deleted from it."""
         known = _table(self.catalog, self.place.table(name))
         have = _commits(known) if known is not None else set()
         new = [unit for unit in units if unit.commit not in have]
         gone = have - {unit.commit for unit in units}
-        columns = None if schema is None else _plain(schema)
         try:
             table = known if known is not None else self._create(name, columns or pa.schema([]))
             with table.transaction() as change:
@@ -145,13 +145,8 @@ class _Tables:
                     change.delete(In("commit", sorted(gone)))  # type: ignore[call-arg, arg-type]  # its own types are wrong
                 if new and columns is not None:
                     change.append(pa.RecordBatchReader.from_batches(columns, self._rows(new, file_of, columns)))
-        except (StorageError, OutputError):
+        except StorageError:
             raise
-        except ValueError as error:
-            raise OutputError(
-                f"--out: the table {self.place.table(name)} has other columns than this output: {error}. Give another "
-                "namespace."
-            ) from error
         except Exception as error:  # of the catalog, or of the store that it writes to
             raise StorageError(f"writing {self.place.table(name)}: {_hidden(error, self.storage)}") from error
         return new, gone
@@ -198,8 +193,16 @@ def _commits(table: Table) -> set[str]:
     return found
 
 
-def _schema_of(storage: Storage, images_uri: str) -> pa.Schema:
-    return read_table(storage, images_uri).schema
+def _refuse_other_columns(catalog: Catalog, place: Place, columns: pa.Schema | None) -> None:
+    """Before anything is changed. Raises: OutputError."""
+    table = _table(catalog, place.table("images"))
+    if table is None or columns is None or table.schema().column_names == columns.names:
+        return
+    differing = sorted(set(table.schema().column_names) ^ set(columns.names)) or ["their order"]
+    raise OutputError(
+        f"--out: the table {place.table('images')} has other columns than this output ({', '.join(differing)}). Give "
+        "another namespace."
+    )
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:

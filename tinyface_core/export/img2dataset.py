@@ -47,7 +47,7 @@ def _rows(pictures: Iterable[Picture], tally: Tally) -> Iterator[dict[str, Any]]
         if picture.error_class is not None:
             continue
         if picture.member is not None:
-            tally.leaves_out("members of archives, which have no url of their own")
+            tally.leaves_out("in archives, where pictures have no url of their own")
             continue
         if not picture.uri.startswith(_OPENED):
             scheme = picture.uri.partition("://")[0]

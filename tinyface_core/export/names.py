@@ -36,7 +36,7 @@ class Names:
         return whole.removeprefix("file://")
 
     def once(self, name: str, picture: Picture, form: str) -> str:
-        """The name, where no other picture has it; 16 bytes of memory for each, and the set's own.
+        """The name, where no other picture has it; costs some 100 bytes of memory.
 
         Raises: InputError.
         """
