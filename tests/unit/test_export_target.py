@@ -65,7 +65,7 @@ def test_what_ends_before_it_is_put_in_place_leaves_nothing(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
-@pytest.mark.parametrize("out", ["{0}", "{0}/", "{0}/new/"])
+@pytest.mark.parametrize("out", ["{0}", "{0}/", "{0}/new/", "s3://bucket", "s3://bucket/"])
 def test_a_folder_where_a_file_is_needed_is_refused(tmp_path: Path, out: str) -> None:
     with pytest.raises(OutputError, match="is a folder. This form is one file"):
         Target(Storage(), out.format(tmp_path)).check(OUTPUT)

@@ -71,7 +71,8 @@ class Target:
         self._check_writable()
 
     def _check_file(self) -> None:
-        if self._ends_as_folder or (self._on_disk and self._path.is_dir()):
+        is_bucket = not self._on_disk and "/" not in self.uri.partition("://")[2]
+        if self._ends_as_folder or is_bucket or (self._on_disk and self._path.is_dir()):
             raise OutputError(f"--out {self.uri}: is a folder. This form is one file: give its name, too.")
         if not self._overwrite and self._storage.stat(self.uri) is not None:
             raise OutputError(f"--out {self.uri}: is there already. Give --overwrite to replace it, or another name.")
@@ -102,7 +103,8 @@ class Target:
                     f"--out {self.uri}: {above} cannot be written to. Check the permissions, or go elsewhere."
                 )
             return
-        probe = f"{self.uri.rpartition('/')[0]}/.tinyface-probe-{uuid.uuid4().hex}"
+        folder = self.uri if self._suffix is not None else self.uri.rpartition("/")[0]
+        probe = f"{folder}/.tinyface-probe-{uuid.uuid4().hex}"
         try:
             self._storage.write(probe, b"probe")
             self._storage.delete(probe)
@@ -110,7 +112,7 @@ class Target:
             raise OutputError(f"--out {self.uri}: cannot be written to: {error}") from error
 
     def stage(self) -> tempfile.TemporaryDirectory[str]:
-        """A folder, deleted in the end, in which the export is to be made as `name`. Raises: StorageError."""
+        """A folder, deleted in the end, in which the export is to be made. Raises: StorageError."""
         try:
             if not self._on_disk:
                 return tempfile.TemporaryDirectory(prefix="tinyface-export-")
