@@ -109,7 +109,6 @@ def export_iceberg(storage: Storage, output_uri: str, catalog: Catalog, place: P
         return Change(0, 0, 0, 0)  # without a row there is nothing that tells the columns that are carried along
     schema = _plain(read_table(storage, units[0].uri).schema) if units else None
     _refuse_other_columns(catalog, place, schema)
-    catalog.create_namespace_if_not_exists(place.namespace)
     tables = _Tables(storage, output_uri, catalog, place)
 
     def faces_file(record: CommitRecord) -> str:
@@ -142,7 +141,7 @@ class _Tables:
                 if table.properties.get(MADE_OF) != self.output_uri:
                     change.set_properties({MADE_OF: self.output_uri})
                 if gone:
-                    change.delete(In("commit", sorted(gone)))  # type: ignore[call-arg, arg-type]  # its own types are wrong
+                    change.delete(In("commit", sorted(gone)))  # type: ignore[call-arg, arg-type]
                 if new and columns is not None:
                     change.append(pa.RecordBatchReader.from_batches(columns, self._rows(new, file_of, columns)))
         except StorageError:
@@ -152,6 +151,7 @@ class _Tables:
         return new, gone
 
     def _create(self, name: str, columns: pa.Schema) -> Table:
+        self.catalog.create_namespace_if_not_exists(self.place.namespace)
         properties = {**_PROPERTIES, MADE_OF: self.output_uri}
         return self.catalog.create_table(self.place.table(name), schema=columns, properties=properties)
 
@@ -196,9 +196,10 @@ def _commits(table: Table) -> set[str]:
 def _refuse_other_columns(catalog: Catalog, place: Place, columns: pa.Schema | None) -> None:
     """Before anything is changed. Raises: OutputError."""
     table = _table(catalog, place.table("images"))
-    if table is None or columns is None or table.schema().column_names == columns.names:
+    names = [] if table is None else [column.name for column in table.schema().fields]
+    if table is None or columns is None or names == columns.names:
         return
-    differing = sorted(set(table.schema().column_names) ^ set(columns.names)) or ["their order"]
+    differing = sorted(set(names) ^ set(columns.names)) or ["their order"]
     raise OutputError(
         f"--out: the table {place.table('images')} has other columns than this output ({', '.join(differing)}). Give "
         "another namespace."
