@@ -25,11 +25,12 @@ from pyiceberg.table import Table
 from tinyface_core.errors import OutputError, SettingsError, StorageError
 from tinyface_core.storage import ObjectMissing, Storage
 from tinyface_core.tables.footer import CommitRecord, committed, detections_uri
-from tinyface_core.tables.schema import DETECTIONS_SCHEMA
+from tinyface_core.tables.schema import DETECTIONS_SCHEMA, images_schema
 from tinyface_core.tables.unit_files import in_threads, read_table
 
 MADE_OF = "tinyface.output"
 _PROPERTIES = {"write.target-file-size-bytes": str(128 << 20)}  # pyiceberg holds that much of a table in memory
+_DOCS = {column.name: column.metadata for column in (*images_schema(), *DETECTIONS_SCHEMA)}
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def _refuse_other_columns(catalog: Catalog, place: Place, columns: pa.Schema | N
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
-    """As Iceberg has it: no dictionaries, no integers below 32 bits; the columns' descriptions stay."""
+    """As Iceberg has it: no dictionaries, no integers below 32 bits; with the columns' descriptions."""
     return pa.schema([_plain_field(column) for column in schema])
 
 
@@ -217,7 +218,7 @@ def _plain_field(column: pa.Field) -> pa.Field:
         kind = kind.value_type
     if pa.types.is_int8(kind) or pa.types.is_int16(kind) or pa.types.is_uint8(kind) or pa.types.is_uint16(kind):
         kind = pa.int32()
-    return column.with_type(kind)
+    return column.with_type(kind).with_metadata(_DOCS.get(column.name))  # a file does not keep them
 
 
 def _hidden(error: Exception, storage: Storage) -> str:
