@@ -11,6 +11,7 @@ Exit codes: 0 done, 2 refused before the first write, 1 stopped later; the same 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,8 +28,22 @@ from tinyface_core.storage import Storage
 from tinyface_core.tables.output import SETTINGS
 from tinyface_core.tables.unit_files import images_files
 
+_WHAT = Group("What to write", sort_key=1)
 _ICEBERG = Group("Iceberg", sort_key=4)
 app = job_app("export.py", __doc__ or "")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class WhatFlags:
+    """What is written of a picture; not for Iceberg."""
+
+    min_score: Annotated[float | None, Parameter(group=_WHAT)] = None
+    "Faces of a lower score are left out."
+    min_height: Annotated[float | None, Parameter(group=_WHAT)] = None
+    "Faces of less height, in pixels, are left out."
+    below: Annotated[str | None, Parameter(group=_WHAT)] = None
+    "Folder or archive that the names of pictures begin at; without it they are whole paths."
 
 
 @app.default
@@ -37,9 +52,7 @@ def export(
     *,
     to: Literal["coco", "wider", "fddb", "fiftyone", "img2dataset", "iceberg"],
     out: str,
-    min_score: float | None = None,
-    min_height: float | None = None,
-    below: str | None = None,
+    what: WhatFlags | None = None,
     overwrite: Annotated[bool, Parameter(negative=())] = False,
     catalog_option: Annotated[Texts, many(_ICEBERG)] = (),
     storage: StorageFlags | None = None,
@@ -54,24 +67,19 @@ def export(
         The form.
     out
         Where to write: a file; for wider a folder; for iceberg CATALOG.NAMESPACE.
-    min_score
-        Faces of a lower score are left out.
-    min_height
-        Faces of less height, in pixels, are left out.
-    below
-        Folder or archive that the names of pictures begin at; without it they are whole paths.
     overwrite
         Replace an earlier export.
     catalog_option
         key=value for pyiceberg, as uri=sqlite:////home/me/catalog.db; may be repeated.
     """
     store = Storage((storage or StorageFlags()).options())
-    wanted = Wanted(min_score, min_height)
+    what = what or WhatFlags()
+    wanted = Wanted(what.min_score, what.min_height)
     if not out.strip():
         raise SettingsError("--out: is empty. An unset variable?")
     output_uri = store.canonical(output).rstrip("/")
     if to == "iceberg":
-        if min_score is not None or min_height is not None or below is not None:
+        if what != WhatFlags():
             raise SettingsError(
                 "--to iceberg: takes the tables as they are, without --min-score, --min-height and --below. Ask for "
                 "these in your queries."
@@ -87,7 +95,7 @@ def export(
     with target.stage() as folder:
         place = Path(folder) / "export"
         with before_first_write():
-            names = Names(store.canonical(below) if below else None)
+            names = Names(store.canonical(what.below) if what.below else None)
             tally = stage(store, output_uri, to, place, names, wanted)
         target.publish(place, described(to, tally))
     print(f"{counted(tally.pictures, 'picture')} with {counted(tally.faces, 'face')} written to {target.uri}")

@@ -127,9 +127,10 @@ def test_killed_between_the_two_tables_the_same_export_goes_on(
             raise KeyboardInterrupt
         return bring(self, name, *args)
 
-    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as killed:
         killed.setattr(iceberg._Tables, "bring", dying)
-        export_iceberg(STORAGE, output, catalog, PLACE)
+        with pytest.raises(KeyboardInterrupt):
+            export_iceberg(STORAGE, output, catalog, PLACE)
     assert not catalog.table_exists("faces.images")
     assert export_iceberg(STORAGE, output, catalog, PLACE) == Change(2, 0, 6, 10)
     check_equal(catalog, output)
@@ -138,13 +139,14 @@ def test_killed_between_the_two_tables_the_same_export_goes_on(
 def test_killed_while_rows_come_nothing_of_them_is_seen(
     output: str, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as broken, pytest.raises(StorageError, match="went away while it was exported"):
-        missing = next(Path(output.removeprefix("file://")).glob("detections/*"))
-        kept = missing.read_bytes()
+    missing = next(Path(output.removeprefix("file://")).glob("detections/*"))
+    kept = missing.read_bytes()
+    with monkeypatch.context() as broken:
         broken.setattr(
             iceberg, "in_threads", lambda work, units: (missing.unlink(missing_ok=True), map(work, units))[1]
         )
-        export_iceberg(STORAGE, output, catalog, PLACE)
+        with pytest.raises(StorageError, match="went away while it was exported"):
+            export_iceberg(STORAGE, output, catalog, PLACE)
     missing.write_bytes(kept)
     export_iceberg(STORAGE, output, catalog, PLACE)
     check_equal(catalog, output)
@@ -153,7 +155,7 @@ def test_killed_while_rows_come_nothing_of_them_is_seen(
 def test_tables_of_another_output_or_of_others_are_refused(output: str, catalog: Catalog) -> None:
     export_iceberg(STORAGE, output, catalog, PLACE)
     check_tables(catalog, PLACE, output, overwrite=False)
-    with pytest.raises(OutputError, match="was made of file://.* One output has one pair"):
+    with pytest.raises(OutputError, match=r"was made of file://.* One output has one pair"):
         check_tables(catalog, PLACE, "s3://b/other", overwrite=False)
     check_tables(catalog, PLACE, "s3://b/other", overwrite=True)
     with catalog.load_table("faces.images").transaction() as change:
@@ -194,5 +196,5 @@ def test_a_name_that_is_none_is_refused(out: str) -> None:
 
 
 def test_a_catalog_that_cannot_be_opened_is_refused() -> None:
-    with pytest.raises(SettingsError, match="the catalog cannot be opened.*--catalog-option"):
+    with pytest.raises(SettingsError, match=r"the catalog cannot be opened.*--catalog-option"):
         open_catalog(Place("nowhere", "faces"), {}, STORAGE)

@@ -73,8 +73,8 @@ def open_catalog(place: Place, properties: Mapping[str, str], storage: Storage) 
         return load_catalog(place.catalog, **{**{key: text for key, text in reached.items() if text}, **properties})
     except Exception as error:  # each kind of catalog has its own
         raise SettingsError(
-            f"--out {place.catalog}.{place.namespace}: the catalog cannot be opened: {_hidden(error, storage)}. Give its "
-            "properties by --catalog-option, or in pyiceberg's configuration file."
+            f"--out {place.catalog}.{place.namespace}: the catalog cannot be opened: {_hidden(error, storage)}. "
+            "Give its properties by --catalog-option, or in pyiceberg's configuration file."
         ) from error
 
 

@@ -2,8 +2,8 @@
 
 Boxes are x_min, y_min, x_max, y_max relative to the picture, 0..1, as lists of lists. img2dataset decodes without
 turning a picture upright (OpenCV's IMREAD_UNCHANGED) and gives it out so, while our boxes are of the upright picture:
-they are turned back where that decoder does not turn. Members of archives have no url of their own and are left out; so is a
-picture with an error row, which would go out unblurred.
+they are turned back where that decoder does not turn. Members of archives have no url of their own and are left out; so
+is a picture with an error row, which would go out unblurred.
 """
 
 from __future__ import annotations

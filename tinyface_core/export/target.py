@@ -1,7 +1,7 @@
 """Where an export goes: one file, or one folder of small files, on disk or in a store; there whole, or not at all.
 
 Everything is made on a disk first, in a hidden folder beside the target, or in the temporary folder of this machine
-where the target is a store's; then it is put in place: a file, or a folder that is new on this disk, in one atomic step.
+where the target is a store's; then it is put in place: a file, or a folder that is new on this disk, in one step.
 In a store, or over an earlier export, a folder comes file by file, and its `_export.json` says `"complete": false`
 until all are there. Knows names and bytes, no form.
 """
