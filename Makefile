@@ -22,7 +22,7 @@ setup: $(STAMP)  ## make .venv and install tinyface with everything that its tes
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,test,heic]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,test,heic,iceberg]'
 	touch $@
 
 demo: $(STAMP)  ## find the faces of the bundled sample archive; the report lies in demo_output/

@@ -28,10 +28,10 @@ RANKS = {
     "tables": 8,
     "labels": 9,
     "report": 9,
-    "export": 9,
     "evaluate": 10,
     "forecast": 10,
     "train": 11,
+    "export": 11,
     "studies": 12,
     "jobs": 13,
 }
@@ -116,7 +116,7 @@ def test_readers_and_tables_do_without_torch() -> None:
 def test_every_library_that_is_imported_is_declared() -> None:
     core, extras = declared()
     used = {library: module.name for module in modules("tinyface_core", "jobs") for library in libraries_of(module)}
-    optional = {"pillow-heif"} & extras
+    optional = {"pillow-heif", "pyiceberg"} & extras
     missing = {library: user for library, user in used.items() if library not in core | optional}
     assert missing == {}
 

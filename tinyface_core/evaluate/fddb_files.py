@@ -140,13 +140,17 @@ def write_text(found: Mapping[str, Found], names: Sequence[str], file: Path) -> 
     """
     lines = []
     for name in names:
-        here = found.get(name, Found(np.zeros((0, 5)), np.zeros(0)))
-        rows_KC = np.column_stack([here.regions_KR, here.scores_K])[np.argsort(-here.scores_K, kind="stable")]
-        if rows_KC.shape[1] == 6:
-            rows_KC[:, 2] = (rows_KC[:, 2] + math.pi / 2) % math.pi - math.pi / 2
-        lines += [name, str(len(rows_KC)), *(" ".join(f"{value:.9g}" for value in row) for row in rows_KC)]
+        lines += result_lines(name, found.get(name, Found(np.zeros((0, 5)), np.zeros(0))))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join([*lines, ""]))
+
+
+def result_lines(name: str, here: Found) -> list[str]:
+    """One picture of FDDB's text of results, faces best first."""
+    rows_KC = np.column_stack([here.regions_KR, here.scores_K])[np.argsort(-here.scores_K, kind="stable")]
+    if rows_KC.shape[1] == 6:
+        rows_KC[:, 2] = (rows_KC[:, 2] + math.pi / 2) % math.pi - math.pi / 2
+    return [name, str(len(rows_KC)), *(" ".join(f"{value:.9g}" for value in row) for row in rows_KC)]
 
 
 def picture_name(path: str) -> str:

@@ -1,7 +1,4 @@
-"""Detections to be judged: out of our tables, or WIDER FACE's text files, which are written too.
-
-A text file a picture: its name, how many, then `x y width height score` a line, px.
-"""
+"""Detections to be judged: out of our tables, or WIDER FACE's text files (`wider_text.py`), which are written too."""
 
 from __future__ import annotations
 
@@ -23,6 +20,7 @@ from tinyface_core.boxes import nms
 from tinyface_core.errors import InputError
 from tinyface_core.evaluate.matching import Found
 from tinyface_core.evaluate.truth import picture_name
+from tinyface_core.evaluate.wider_text import result_text
 from tinyface_core.storage import Storage
 from tinyface_core.tables.footer import sql_glob
 from tinyface_core.tables.output import SETTINGS
@@ -114,9 +112,7 @@ def write_text(found: dict[str, Found], folder: Path, events: dict[str, str] | N
     for name, here in found.items():
         file = folder / (events or {}).get(name, "") / f"{name}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
-        rows_K5 = np.column_stack([here.boxes_K4, here.scores_K])[np.argsort(-here.scores_K, kind="stable")]
-        lines = [" ".join(f"{value:.6g}" for value in row) for row in rows_K5]
-        file.write_text("\n".join([name, str(len(lines)), *lines]) + "\n")
+        file.write_text(result_text(name, here.boxes_K4, here.scores_K))
 
 
 def together(parts: list[dict[str, Found]], nms_iou: float) -> dict[str, Found]:

@@ -1,32 +1,25 @@
 """What an output holds, counted: pictures by status, faces by height and score, the extremes, the errors.
 
-Reads the two tables, unit by unit: an images file names its detections file by its `commit`, so that the join is
-one pair of small files, a file that no commit names is never counted, and 10^5 units cost no more memory than a
-few. A query engine would have to join 10^9 faces by hash, and would need a plug-in from the network for s3://.
+Reads the two tables, unit by unit (`tables/unit_files.py`): 10^5 units cost no more memory than a few. A query engine
+would have to join 10^9 faces by hash, and would need a plug-in from the network for s3://.
 Knows the tables' names and columns; knows no run.json, picture or page.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tinyface_core.errors import StorageError
 from tinyface_core.storage import ObjectMissing, Storage
-
-T = TypeVar("T")
-R = TypeVar("R")
+from tinyface_core.tables.unit_files import detections_file, images_files, in_threads, read_table
 
 HEIGHT_EDGES_PX = (10, 20, 40, 80, 140, 300)  # the paper's "tiny" ends at 20 px; a template's own size is 140
 FACES_EDGES = (1, 2, 5, 10, 20, 50, 100)
@@ -34,7 +27,6 @@ SCORE_BINS = 20
 ERROR_ROWS = 200
 _TALLEST_PX = 1 << 12  # heights are counted to the pixel up to here
 _FEW_FACES = 3  # one lone small box is more often a false alarm than a crowd of them is
-_THREADS = 8
 _IMAGE_COLUMNS = ["image_id", "uri", "member", "source_version", "width", "height", "format", "status"]
 _IMAGE_COLUMNS += ["error_stage", "error_class", "error_message", "num_faces", "commit"]
 
@@ -132,9 +124,8 @@ def summarise(storage: Storage, output_uri: str, *, top: int = 24) -> Summary:
         StorageError: a table cannot be read, or is not Parquet with the columns of tables/schema.py.
     """
     folder = storage.canonical(output_uri).rstrip("/")
-    images = (info.uri for info in storage.list(f"{folder}/images/") if info.uri.endswith(".parquet"))
     total = Summary()
-    for unit in _in_threads(lambda uri: _unit_summary(storage, folder, uri, top), images):
+    for unit in in_threads(lambda uri: _unit_summary(storage, folder, uri, top), images_files(storage, folder)):
         total = _joined(total, unit, top)
     return total
 
@@ -146,7 +137,7 @@ def read_boxes(storage: Storage, pictures: Iterable[PictureFacts]) -> dict[str, 
         wanted.setdefault(picture.detections_uri, []).append(picture.image_id)
     found: dict[str, NDArray[np.float32]] = {}
     for uri, ids in wanted.items():
-        faces = _read_table(storage, uri, ["image_id", "x1", "y1", "x2", "y2", "score"])
+        faces = read_table(storage, uri, ["image_id", "x1", "y1", "x2", "y2", "score"])
         for image_id in ids:
             rows = faces.filter(pc.field("image_id") == image_id)
             found[image_id] = np.stack([rows[n].to_numpy() for n in ("x1", "y1", "x2", "y2", "score")], axis=1)
@@ -154,12 +145,12 @@ def read_boxes(storage: Storage, pictures: Iterable[PictureFacts]) -> dict[str, 
 
 
 def _unit_summary(storage: Storage, folder: str, images_uri: str, top: int) -> Summary:
-    images = _read_table(storage, images_uri, _IMAGE_COLUMNS)
+    images = read_table(storage, images_uri, _IMAGE_COLUMNS)
     if not images.num_rows:
         return Summary(units=1)
-    detections_uri = _detections_of(folder, images_uri, images["commit"][0].as_py())
+    detections_uri = detections_file(folder, images_uri, images["commit"][0].as_py())
     try:
-        faces = _read_table(storage, detections_uri, ["image_id", "y1", "y2", "score"])
+        faces = read_table(storage, detections_uri, ["image_id", "y1", "y2", "score"])
     except ObjectMissing:
         return Summary(incomplete_units=1)
     score_K = faces["score"].to_numpy()
@@ -194,23 +185,6 @@ def _joined(a: Summary, b: Summary, top: int) -> Summary:
         units=a.units + b.units,
         incomplete_units=a.incomplete_units + b.incomplete_units,
     )
-
-
-def _detections_of(folder: str, images_uri: str, commit: str) -> str:
-    """Beside the images file, partition folders included: detections/[key=value/]part-<unit>-<commit>.parquet."""
-    below = images_uri.removeprefix(f"{folder}/images/").removesuffix(".parquet")
-    return f"{folder}/detections/{below}-{commit}.parquet"
-
-
-def _read_table(storage: Storage, uri: str, columns: list[str]) -> pa.Table:
-    """One request for the whole file: units are small, and column ranges would cost a round trip each."""
-    data = storage.read(uri)
-    try:
-        return pq.read_table(pa.BufferReader(data), columns=columns, use_threads=False, partitioning=None)
-    except (pa.ArrowException, OSError) as error:
-        raise StorageError(
-            f"{uri}: not a table of tinyface ({error}). Run the same job again: it redoes what is damaged."
-        ) from error
 
 
 def _facts(
@@ -271,15 +245,3 @@ def _labels(edges: tuple[int, ...], *, whole: bool = False) -> list[str]:
         return ["0", *inner, f"{edges[-1]}+"]
     inner = [f"{a}-{b}" for a, b in pairwise(edges)]
     return [f"<{edges[0]}", *inner, f"{edges[-1]}+"]
-
-
-def _in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """In order; only a few items are taken ahead, so that 10^5 files do not lie in memory as futures."""
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="summary") as pool:
-        ahead: deque[Future[R]] = deque()
-        for item in items:
-            ahead.append(pool.submit(work, item))
-            if len(ahead) >= 2 * _THREADS:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()

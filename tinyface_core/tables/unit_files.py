@@ -1,0 +1,61 @@
+"""The two files of each unit, read as tables for those who read a whole output: the report, the exports.
+
+An images file names its detections file by its `commit`, so that the join is one pair of small files, and a file that
+no commit names is never read. Knows files and columns; does not know what is made of them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tinyface_core.errors import StorageError
+from tinyface_core.storage import Storage
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_THREADS = 8
+
+
+def images_files(storage: Storage, folder: str) -> Iterator[str]:
+    """Uris, streamed, in the order of the store. folder: the output's canonical uri without a last slash."""
+    return (info.uri for info in storage.list(f"{folder}/images/") if info.uri.endswith(".parquet"))
+
+
+def detections_file(folder: str, images_uri: str, commit: str) -> str:
+    """Beside the images file, partition folders included: detections/[key=value/]part-<unit>-<commit>.parquet."""
+    below = images_uri.removeprefix(f"{folder}/images/").removesuffix(".parquet")
+    return f"{folder}/detections/{below}-{commit}.parquet"
+
+
+def read_table(storage: Storage, uri: str, columns: list[str] | None = None) -> pa.Table:
+    """One request for the whole file: units are small, and column ranges would cost a round trip each.
+
+    Raises:
+        ObjectMissing; StorageError: not Parquet with these columns, or the store's.
+    """
+    data = storage.read(uri)
+    try:
+        return pq.read_table(pa.BufferReader(data), columns=columns, use_threads=False, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(
+            f"{uri}: not a table of tinyface ({error}). Run the same job again: it redoes what is damaged."
+        ) from error
+
+
+def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """In order; only a few items are taken ahead, so that 10^5 files do not lie in memory as futures."""
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="units") as pool:
+        ahead: deque[Future[R]] = deque()
+        for item in items:
+            ahead.append(pool.submit(work, item))
+            if len(ahead) >= 2 * _THREADS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
