@@ -57,29 +57,26 @@ def main(output: str, *, job: RedactCopies) -> int:
     with before_first_write():
         sought = seek(output, job, storage)
     with ExitStack() as stack:
-        claim = stack.enter_context(Claim(storage, sought_uri(storage, job), option="--to"))
+        claim = stack.enter_context(Claim(storage, storage.canonical(job.to), option="--to"))
         run = RedactRun(sought, claim)
         log.info("%d of %d units are copied under these settings: skipped", len(run.done), len(sought.records))
-        if run.is_finished():
-            facts = run.to.read_json("run.json")
+        if (facts := run.finished()) is not None:
+            facts |= {"this_run": _counts(UnitTotals())}
         else:
-            cluster = RaySession(job.ray_address, stack)
-            pool = choose_pool(cluster.cluster, job, "cpu") if run.open_units else None
-            checking = _checking(run, cluster)
+            ray_session = RaySession(job.ray_address, stack)
+            pool = choose_pool(ray_session.cluster, job, "cpu") if run.open_units else None
+            check = run.checked()
+            checking = _checking(run, ray_session) if check is None else None
             run.begin()
             worked = _work(run, pool) if pool else UnitTotals()
             swept = sweep_copies(claim.guarded(), run.to, run.results.tables(["path"]))
-            check = checking.check(sought.records, job.check, job.seed) if checking else None
+            check = checking.check(sought.records, job.check, job.seed) if checking else check
             facts = _facts(run, worked, swept, check, started)
             run.to.write_run(facts, started)
         _show(facts, run)
         _judge(facts["check"], job.max_residual)
         run.to.write_success()
     return 0
-
-
-def sought_uri(storage: Storage, job: RedactCopies) -> str:
-    return storage.canonical(job.to).rstrip("/")
 
 
 def _work(run: RedactRun, pool: Pool) -> UnitTotals:
@@ -102,12 +99,12 @@ def _work(run: RedactRun, pool: Pool) -> UnitTotals:
     return worked
 
 
-def _checking(run: RedactRun, cluster: RaySession) -> Checking | None:
+def _checking(run: RedactRun, ray_session: RaySession) -> Checking | None:
     """The check, if one is asked for; raises ResourceError where its detectors can find no place."""
     sought = run.sought
     if sought.decided is None:
         return None
-    pool = choose_pool(cluster.cluster, sought.job, sought.decided.runtime.device)
+    pool = choose_pool(ray_session.cluster, sought.job, sought.decided.runtime.device)
     reading = Reading(sought.storage, CandidateFilter(all_files=True))
     detecting = sought.decided.detecting(reading, pool, sought.output)
     min_score = sought.settings["min_score"]
@@ -129,6 +126,7 @@ def _facts(
         "copies": _counts(sum_totals(run.totals.values())),
         "this_run": _counts(worked),
         "swept": swept,
+        "copies_hash": run.copies_hash,
         "check": check,
         "settings": sought.settings,
         "versions": versions(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from prepare import Decided, decide_as_recorded
@@ -124,16 +124,25 @@ class RedactRun:
         for name in self.found.keys() - self.done:
             self.results.delete(name)
 
-    def is_finished(self) -> bool:
-        """Whether there is nothing to work, sweep or check."""
-        if self.open_units or self.found.keys() - self.done:
-            return False
-        return self.sought.storage.stat(self.to.path("_SUCCESS")) is not None and (
-            self.checked() is not None or not self.sought.job.check
-        )
+    def finished(self) -> dict[str, Any] | None:
+        """What run.json says, where there is nothing to work, sweep or check any more."""
+        facts: dict[str, Any] | None = self.to.read_json("run.json")
+        if facts is None or self.open_units or self.found.keys() - self.done:
+            return None
+        stands = self.sought.storage.stat(self.to.path("_SUCCESS")) is not None
+        return facts if stands and (self.checked() is not None or not self.sought.job.check) else None
 
     def checked(self) -> dict[str, Any] | None:
-        """The check that is recorded, if it is the one that is asked for."""
-        check: dict[str, Any] | None = (self.to.read_json("run.json") or {}).get("check")
-        job = self.sought.job
-        return check if check is not None and (check["asked"], check["seed"]) == (job.check, job.seed) else None
+        """The check that is recorded, if it is the one that is asked for, and of these very copies."""
+        facts = self.to.read_json("run.json") or {}
+        check: dict[str, Any] | None = facts.get("check")
+        asked = (self.sought.job.check, self.sought.job.seed)
+        if check is None or facts["copies_hash"] != self.copies_hash or (check["asked"], check["seed"]) != asked:
+            return None
+        return check
+
+    @property
+    def copies_hash(self) -> str:
+        """The same as long as no unit is copied anew."""
+        units = {name: (self.sought.records[name].commit, asdict(totals)) for name, totals in self.totals.items()}
+        return settings_hash(units)

@@ -1,0 +1,191 @@
+"""jobs/redact.py as its users run it: each picture once, whatever is killed; no copy of what was not examined."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from PIL import Image
+
+from tests.integration.job_pictures import cloud, photo, save_model
+from tests.integration.job_runs import Ended, Job, everything_in
+from tests.integration.ray_head import RayHead
+from tests.unit.archives import tar_bytes, zip_bytes
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+
+LOOSE, MEMBERS = 21, 5
+PICTURES = LOOSE + 2 * MEMBERS + 1  # and a broken one
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with in/, its detections in out/, and copies in any other folder."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def redact(self, *options: str, to: str = "copies", environment: dict[str, str] | None = None) -> Job:
+        fixed = (str(self.folder / "out"), "--to", str(self.folder / to))
+        variables = environment or self.environment
+        return Job(self.folder / "log", variables, *fixed, *options, cwd=self.folder, script="redact.py")
+
+    def rows(self, to: str = "copies") -> dict[str, dict[str, Any]]:
+        """By what a person calls a picture; each once."""
+        with duckdb.connect() as connection:
+            found = connection.execute(f"FROM '{self.folder}/{to}/results/**/*.parquet'").fetch_arrow_table()
+        rows = found.to_pylist()
+        named = {
+            row["uri"].removeprefix(f"file://{self.folder}/in/") + (f"::{row['member']}" if row["member"] else ""): row
+            for row in rows
+        }
+        assert len(named) == len(rows), "rows are double"
+        return named
+
+    def check_whole(self, to: str = "copies") -> dict[str, dict[str, Any]]:
+        """Copies and rows are one to one, each copy is what its row says, and no picture is missing."""
+        rows, folder = self.rows(to), self.folder / to
+        assert len(rows) == PICTURES
+        written = {row["path"]: row["sha256"] for row in rows.values() if row["status"] == "written"}
+        assert all((row["path"] is None) == (row["status"] == "error") for row in rows.values())
+        on_disk = {str(path.relative_to(folder)): path for path in (folder / "copies").rglob("*") if path.is_file()}
+        assert {path: hashlib.sha256(file.read_bytes()).hexdigest() for path, file in on_disk.items()} == written
+        assert (folder / "_SUCCESS").exists()
+        return rows
+
+    def facts(self, to: str = "copies") -> dict[str, Any]:
+        return json.loads((self.folder / to / "run.json").read_text())
+
+    def committed(self, to: str = "copies") -> int:
+        return len(list((self.folder / to / "results").glob("part-*.parquet")))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> Place:
+    """Loose pictures, one of them turned, a tar, a zip and a broken file; detected."""
+    folder = tmp_path_factory.mktemp("redact")
+    (folder / "in").mkdir()
+    for number in range(LOOSE - 1):
+        (folder / "in" / f"{number:02}.jpg").write_bytes(cloud(number))
+    turned, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(io.BytesIO(photo(3))) as opened:
+        size = opened.size
+        opened.transpose(Image.Transpose.ROTATE_90).save(turned, "JPEG", exif=exif, quality=90)
+    (folder / "in" / "turned.jpg").write_bytes(turned.getvalue())
+    assert size[0] != size[1]
+    (folder / "in" / "broken.jpg").write_bytes(cloud(50)[:300])
+    members = [(f"day/{number}.jpg", cloud(100 + number)) for number in range(MEMBERS)]
+    (folder / "in" / "shard.tar").write_bytes(tar_bytes([("notes.txt", b"no picture"), *members]))
+    (folder / "in" / "shard.zip").write_bytes(zip_bytes(members))
+    model = save_model(folder / "tiny.safetensors")
+    options = ("--input", "in", "--output", "out", "--model", str(model), "--zooms", "0.5", "1", "--unit-pictures", "4")
+    Job(folder / "log", ray_head.environment, *options, "--no-report", cwd=folder).wait().expect(0)
+    return Place(folder, ray_head.environment)
+
+
+def faces_found(place: Place) -> int:
+    with duckdb.connect() as connection:
+        (found,) = connection.execute(f"SELECT count(*) FROM '{place.folder}/out/detections/**/*.parquet'").fetchone()
+    return int(found)
+
+
+def test_killed_and_resumed_and_run_again(place: Place) -> None:
+    """SIGKILL after the second commit, then after two more; the end is as if nothing had been."""
+    done = 0
+    for more in (1, 2):
+        job = place.redact("--check", "8")
+        job.wait_until(lambda least=done + more: place.committed() >= least, f"{done + more} units are committed")
+        assert job.kill().code == 128 + signal.SIGKILL
+        assert not (place.folder / "copies" / "_SUCCESS").exists()
+        done = place.committed()
+    stray = place.folder / "copies" / "copies" / "file" / "nobody.jpg"
+    stray.write_bytes(b"left by a run that was killed")
+    before = everything_in(place.folder / "copies" / "results")
+    last = place.redact("--check", "8").wait().expect(0)
+    assert f"{done} of " in last.err
+    assert before.items() <= everything_in(place.folder / "copies" / "results").items(), "a unit was written again"
+    assert not stray.exists()
+    rows = place.check_whole()
+    assert {name: row["error_class"] for name, row in rows.items() if row["status"] == "error"} == {
+        "broken.jpg": "not_examined"
+    }
+    assert sum(row["faces_masked"] for row in rows.values()) == faces_found(place) > PICTURES
+    with (
+        Image.open(place.folder / "copies" / rows["turned.jpg"]["path"]) as copy,
+        Image.open(io.BytesIO(photo(3))) as upright,
+    ):
+        assert copy.size == upright.size
+        assert not copy.getexif()
+
+    check = place.facts()["check"]
+    assert (check["copies"], check["not_checked"]) == (8, 0)
+    assert 0 <= check["interval_95"][0] <= check["residual_rate"] <= check["interval_95"][1] <= 1
+
+    before = everything_in(place.folder / "copies" / "copies") | everything_in(place.folder / "copies" / "results")
+    gone = place.environment | {"RAY_ADDRESS": "127.0.0.1:1"}  # a finished run needs no Ray
+    again = place.redact("--check", "8", environment=gone).wait().expect(0)
+    assert (
+        everything_in(place.folder / "copies" / "copies") | everything_in(place.folder / "copies" / "results") == before
+    )
+    assert "residual" in again.out
+
+
+def test_refusals_write_nothing(place: Place, tmp_path: Path) -> None:
+    """Another setting for the same copies; copies within the input; what is no output; an output that is not whole."""
+    place.redact("--check", "0", to="refused").wait().expect(0)
+    before = everything_in(place.folder)
+    refused = place.redact("--check", "0", "--margin", "0.4", to="refused").wait().expect(2)
+    assert "was made with margin = 0.2, --margin asks for 0.4" in refused.err
+    assert "an input of this output" in place.redact(to="in/copies").wait().expect(2).err
+    assert "did not write" in place.redact(to="out").wait().expect(2).err
+    none = Job(tmp_path, place.environment, str(tmp_path / "none"), "--to", str(tmp_path / "to"), script="redact.py")
+    assert "nothing is there" in none.wait().expect(2).err
+    (place.folder / "out" / "_SUCCESS").rename(place.folder / "out" / "_WAS")
+    try:
+        assert "is not whole" in place.redact("--check", "0", to="other").wait().expect(2).err
+    finally:
+        (place.folder / "out" / "_WAS").rename(place.folder / "out" / "_SUCCESS")
+    after = {name: seen for name, seen in everything_in(place.folder).items() if not name.startswith(("log", "out"))}
+    assert after.items() <= before.items()
+    detect = ("--input", "in", "--output", "refused")
+    into = Job(place.folder / "log", place.environment, *detect, cwd=place.folder).wait().expect(2)
+    assert "did not write" in into.err
+
+
+def test_what_changed_since_it_was_examined_gets_no_copy_until_it_is_detected_again(
+    place: Place, tmp_path: Path
+) -> None:
+    """And too many faces found again are exit code 3, without `_SUCCESS`."""
+    mine = Place(tmp_path, place.environment)
+    for name in ("in", "out"):
+        shutil.copytree(place.folder / name, tmp_path / name)
+    # the tables name pictures by where they were
+    changed, gone = place.folder / "in" / "03.jpg", place.folder / "in" / "04.jpg"
+    kept = {path: (path.read_bytes(), path.stat()) for path in (changed, gone)}
+    try:
+        changed.write_bytes(cloud(400))
+        gone.unlink()
+        ended: Ended = mine.redact("--how", "blur", "--max-residual", "0", "--check", "5").wait()
+    finally:
+        for path, (data, times) in kept.items():
+            path.write_bytes(data)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    rate = mine.facts()["check"]["residual_rate"]
+    ended.expect(3 if rate else 0)
+    assert (tmp_path / "copies" / "_SUCCESS").exists() == (rate == 0)
+    rows = {row["uri"].rpartition("/")[2]: row for row in mine.rows().values()}
+    assert (rows["03.jpg"]["error_class"], rows["04.jpg"]["error_class"]) == ("changed", "unreadable")
+    assert rows["05.jpg"]["status"] == "written"
+    mine.redact("--check", "0", "--retry-errors").wait().expect(0)
+    rows = mine.check_whole()
+    assert sorted(row["error_class"] for row in rows.values() if row["status"] == "error") == ["not_examined"]
