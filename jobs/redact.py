@@ -74,7 +74,7 @@ def main(output: str, *, job: RedactCopies) -> int:
             facts = _facts(run, worked, swept, check, started)
             run.to.write_run(facts, started)
         _show(facts, run)
-        _judge(facts["check"], job.max_residual)
+        _judge(run, facts["check"])
         run.to.write_success()
     return 0
 
@@ -144,10 +144,11 @@ def _counts(totals: UnitTotals) -> dict[str, Any]:
     }
 
 
-def _judge(check: dict[str, Any] | None, most: float | None) -> None:
-    """Raises TooManyFaces: the copies are whole, and `_SUCCESS` is not written."""
-    rate = None if check is None else check["residual_rate"]
+def _judge(run: RedactRun, check: dict[str, Any] | None) -> None:
+    """Raises TooManyFaces: the copies are whole, and there is no `_SUCCESS`."""
+    most, rate = run.sought.job.max_residual, None if check is None else check["residual_rate"]
     if most is not None and rate is not None and rate > most:
+        run.to.delete_success()
         raise TooManyFaces(
             f"{rate:.2%} of the masked faces are found again in the copies, above --max-residual {most:g}. The copies "
             "are written; most_found_again in run.json names some. Try a larger --margin or --how fill in another --to."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,10 @@ class Checking:
     def _uri(self, row: Mapping[str, Any]) -> str:
         return f"{self.results.destination_uri}/{row['path']}"
 
-    def _masked(self, rows: Iterator[dict[str, Any]] | Any, records: Mapping[str, CommitRecord]) -> dict[str, Examined]:
+    def _masked(
+        self, rows: Collection[Mapping[str, Any]], records: Mapping[str, CommitRecord]
+    ) -> dict[str, Examined]:
+        """image_id -> picture with the faces that were masked."""
         wanted = {row["image_id"]: row["unit"] for row in rows}
         found: dict[str, Examined] = {}
         for unit in sorted(set(wanted.values())):

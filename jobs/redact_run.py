@@ -63,7 +63,7 @@ def seek(output_uri: str, job: RedactCopies, storage: Storage) -> Sought:
     facts = {"output": output.uri, "detected_with": settings_hash(detected), "encoder": ENCODER_VERSION}
     asked = job.asked_for()
     settings = to.resolve(settings_of(asked, facts), asked.keys(), facts=facts.keys())
-    if settings["min_score"] is not None and settings["min_score"] < detected["min_score"]:
+    if settings["min_score"] is not None and settings["min_score"] < detected.get("min_score", 0):
         raise SettingsError(
             f"--min-score {settings['min_score']:g}: the tables hold no face up to {detected['min_score']:g}. Leave it "
             "out, or detect anew with a lower --min-score."

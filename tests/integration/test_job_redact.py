@@ -20,10 +20,12 @@ from tests.integration.job_pictures import cloud, photo, save_model
 from tests.integration.job_runs import Ended, Job, everything_in
 from tests.integration.ray_head import RayHead
 from tests.unit.archives import tar_bytes, zip_bytes
+from tinyface_core.storage import Storage
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 LOOSE, MEMBERS = 21, 5
+CHECK = ("--check", "8")
 PICTURES = LOOSE + 2 * MEMBERS + 1  # and a broken one
 
 
@@ -71,7 +73,10 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> Place:
-    """Loose pictures, one of them turned, a tar, a zip and a broken file; detected."""
+    """Loose pictures, one of them turned, a tar, a zip and a broken file; detected, and copied.
+
+    The copying was killed at one commit and at two more, and left a file that no result names.
+    """
     folder = tmp_path_factory.mktemp("redact")
     (folder / "in").mkdir()
     for number in range(LOOSE - 1):
@@ -79,10 +84,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> Place:
     turned, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
     with Image.open(io.BytesIO(photo(3))) as opened:
-        size = opened.size
+        assert opened.width != opened.height
         opened.transpose(Image.Transpose.ROTATE_90).save(turned, "JPEG", exif=exif, quality=90)
     (folder / "in" / "turned.jpg").write_bytes(turned.getvalue())
-    assert size[0] != size[1]
     (folder / "in" / "broken.jpg").write_bytes(cloud(50)[:300])
     members = [(f"day/{number}.jpg", cloud(100 + number)) for number in range(MEMBERS)]
     (folder / "in" / "shard.tar").write_bytes(tar_bytes([("notes.txt", b"no picture"), *members]))
@@ -90,7 +94,18 @@ def place(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> Place:
     model = save_model(folder / "tiny.safetensors")
     options = ("--input", "in", "--output", "out", "--model", str(model), "--zooms", "0.5", "1", "--unit-pictures", "4")
     Job(folder / "log", ray_head.environment, *options, "--no-report", cwd=folder).wait().expect(0)
-    return Place(folder, ray_head.environment)
+    place, done = Place(folder, ray_head.environment), 0
+    for more in (1, 2):
+        job = place.redact(*CHECK)
+        job.wait_until(lambda least=done + more: place.committed() >= least, f"{done + more} units are committed")
+        assert job.kill().code == 128 + signal.SIGKILL
+        assert not (folder / "copies" / "_SUCCESS").exists()
+        done = place.committed()
+    (folder / "copies" / "copies" / "file" / "nobody.jpg").write_bytes(b"left by a run that was killed")
+    before = everything_in(folder / "copies" / "results")
+    assert f"{done} of " in place.redact(*CHECK).wait().expect(0).err
+    assert before.items() <= everything_in(folder / "copies" / "results").items(), "a unit was written again"
+    return place
 
 
 def faces_found(place: Place) -> int:
@@ -99,52 +114,34 @@ def faces_found(place: Place) -> int:
     return int(found)
 
 
-def test_killed_and_resumed_and_run_again(place: Place) -> None:
-    """SIGKILL after the second commit, then after two more; the end is as if nothing had been."""
-    done = 0
-    for more in (1, 2):
-        job = place.redact("--check", "8")
-        job.wait_until(lambda least=done + more: place.committed() >= least, f"{done + more} units are committed")
-        assert job.kill().code == 128 + signal.SIGKILL
-        assert not (place.folder / "copies" / "_SUCCESS").exists()
-        done = place.committed()
-    stray = place.folder / "copies" / "copies" / "file" / "nobody.jpg"
-    stray.write_bytes(b"left by a run that was killed")
-    before = everything_in(place.folder / "copies" / "results")
-    last = place.redact("--check", "8").wait().expect(0)
-    assert f"{done} of " in last.err
-    assert before.items() <= everything_in(place.folder / "copies" / "results").items(), "a unit was written again"
-    assert not stray.exists()
+def test_killed_and_resumed_each_picture_is_there_once(place: Place) -> None:
+    """A copy or the reason why not, and all faces that were found are masked."""
     rows = place.check_whole()
-    assert {name: row["error_class"] for name, row in rows.items() if row["status"] == "error"} == {
-        "broken.jpg": "not_examined"
-    }
+    errors = {name: row["error_class"] for name, row in rows.items() if row["status"] == "error"}
+    assert errors == {"broken.jpg": "not_examined"}
     assert sum(row["faces_masked"] for row in rows.values()) == faces_found(place) > PICTURES
-    with (
-        Image.open(place.folder / "copies" / rows["turned.jpg"]["path"]) as copy,
-        Image.open(io.BytesIO(photo(3))) as upright,
-    ):
+    upright = Image.open(io.BytesIO(photo(3)))
+    with Image.open(place.folder / "copies" / rows["turned.jpg"]["path"]) as copy:
         assert copy.size == upright.size
         assert not copy.getexif()
-
     check = place.facts()["check"]
     assert (check["copies"], check["not_checked"]) == (8, 0)
     assert 0 <= check["interval_95"][0] <= check["residual_rate"] <= check["interval_95"][1] <= 1
 
+
+def test_a_finished_run_again_writes_nothing_and_needs_no_ray(place: Place) -> None:
     before = everything_in(place.folder / "copies" / "copies") | everything_in(place.folder / "copies" / "results")
-    gone = place.environment | {"RAY_ADDRESS": "127.0.0.1:1"}  # a finished run needs no Ray
-    again = place.redact("--check", "8", environment=gone).wait().expect(0)
-    assert (
-        everything_in(place.folder / "copies" / "copies") | everything_in(place.folder / "copies" / "results") == before
-    )
-    assert "residual" in again.out
+    again = place.redact(*CHECK, environment=place.environment | {"RAY_ADDRESS": "127.0.0.1:1"}).wait().expect(0)
+    assert "0 of them written in this run" in again.out
+    assert "found again" in again.out
+    after = everything_in(place.folder / "copies" / "copies") | everything_in(place.folder / "copies" / "results")
+    assert after == before
 
 
 def test_refusals_write_nothing(place: Place, tmp_path: Path) -> None:
     """Another setting for the same copies; copies within the input; what is no output; an output that is not whole."""
-    place.redact("--check", "0", to="refused").wait().expect(0)
     before = everything_in(place.folder)
-    refused = place.redact("--check", "0", "--margin", "0.4", to="refused").wait().expect(2)
+    refused = place.redact("--margin", "0.4").wait().expect(2)
     assert "was made with margin = 0.2, --margin asks for 0.4" in refused.err
     assert "an input of this output" in place.redact(to="in/copies").wait().expect(2).err
     assert "did not write" in place.redact(to="out").wait().expect(2).err
@@ -152,14 +149,15 @@ def test_refusals_write_nothing(place: Place, tmp_path: Path) -> None:
     assert "nothing is there" in none.wait().expect(2).err
     (place.folder / "out" / "_SUCCESS").rename(place.folder / "out" / "_WAS")
     try:
-        assert "is not whole" in place.redact("--check", "0", to="other").wait().expect(2).err
+        assert "is not whole" in place.redact(*CHECK, to="other").wait().expect(2).err
     finally:
         (place.folder / "out" / "_WAS").rename(place.folder / "out" / "_SUCCESS")
-    after = {name: seen for name, seen in everything_in(place.folder).items() if not name.startswith(("log", "out"))}
-    assert after.items() <= before.items()
-    detect = ("--input", "in", "--output", "refused")
+    detect = ("--input", "in", "--output", "copies")
     into = Job(place.folder / "log", place.environment, *detect, cwd=place.folder).wait().expect(2)
     assert "did not write" in into.err
+    mine = ("copies", "in", "out/images", "out/detections")
+    after = {name: seen for name, seen in everything_in(place.folder).items() if name.startswith(mine)}
+    assert after.items() <= before.items()
 
 
 def test_what_changed_since_it_was_examined_gets_no_copy_until_it_is_detected_again(
@@ -189,3 +187,14 @@ def test_what_changed_since_it_was_examined_gets_no_copy_until_it_is_detected_ag
     mine.redact("--check", "0", "--retry-errors").wait().expect(0)
     rows = mine.check_whole()
     assert sorted(row["error_class"] for row in rows.values() if row["status"] == "error") == ["not_examined"]
+
+
+def test_copies_on_s3(place: Place, bucket: str, storage: Storage) -> None:
+    """The same bytes as on disk, under the same names."""
+    url = f"s3://{bucket}/red/acted"
+    fixed = (str(place.folder / "out"), "--to", url, "--check", "3")
+    Job(place.folder / "log", place.environment, *fixed, cwd=place.folder, script="redact.py").wait().expect(0)
+    written = {row["path"]: row["sha256"] for row in place.rows().values() if row["status"] == "written"}
+    found = {info.uri.removeprefix(f"{url}/"): info.uri for info in storage.list(f"{url}/copies/")}
+    assert {name: hashlib.sha256(storage.read(uri)).hexdigest() for name, uri in found.items()} == written
+    assert storage.stat(f"{url}/_SUCCESS") is not None
