@@ -45,9 +45,7 @@ class Checking:
     def check(self, records: Mapping[str, CommitRecord], count: int, seed: int) -> dict[str, Any]:
         """What there is to say in run.json of a sample of `count` copies with masked faces."""
         sample = {self._uri(row): row for row in drawn(self._copies(), count, seed)}
-        log.info(
-            "checking %s for faces", counted(len(sample), "copy") if len(sample) == 1 else f"{len(sample):,} copies"
-        )
+        log.info("searching for faces again, in copies of %s", counted(len(sample), "picture"))
         masked = self._masked(sample.values(), records)
         total, worst, unread = Residual(), list[tuple[int, str]](), 0
         for uri, boxes_L4 in self._found(sample):
