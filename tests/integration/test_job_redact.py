@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -43,9 +44,8 @@ class Place:
 
     def rows(self, to: str = "copies") -> dict[str, dict[str, Any]]:
         """By what a person calls a picture; each once."""
-        with duckdb.connect() as connection:
-            found = connection.execute(f"FROM '{self.folder}/{to}/results/**/*.parquet'").fetch_arrow_table()
-        rows = found.to_pylist()
+        files = (self.folder / to / "results").glob("part-*.parquet")
+        rows = [row for file in files for row in pq.read_table(file).to_pylist()]
         named = {
             row["uri"].removeprefix(f"file://{self.folder}/in/") + (f"::{row['member']}" if row["member"] else ""): row
             for row in rows

@@ -37,7 +37,8 @@ def copy_name(uri: str, member: str | None, image_id: str, copied_as: str) -> st
     safe += [] if member is None else [_safe(inner[-1])]
     plain = [*outer, *inner] if member is None else [*outer[:-1], f"{outer[-1]}!", *inner]
     is_first = image_id == image_id_of(uri, None if member is None else member.encode("utf-8", "surrogatepass"))
-    if safe == plain and is_first and safe[-1].lower().endswith(EXTENSIONS[copied_as]) and _is_short(safe):
+    has_ending = safe[-1].lower().endswith(EXTENSIONS[copied_as])
+    if safe == plain and all(safe) and is_first and has_ending and _is_short(safe):
         return "/".join([COPIES, *safe])
     ending = f"~{image_id}{EXTENSIONS[copied_as][0]}"
     named = [*filter(None, safe[:-1]), safe[-1] + ending]
