@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.integration.job_pictures import cloud, photo, save_model
+from tests.integration.job_pictures import cloud, faulty, photo, save_model
 from tests.integration.job_runs import Ended, Job, everything_in
 from tests.integration.ray_head import RayHead
 from tests.unit.archives import tar_bytes, zip_bytes
@@ -25,8 +25,9 @@ from tinyface_core.storage import Storage
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
-LOOSE, MEMBERS = 21, 5
+LOOSE, MEMBERS = 22, 5
 CHECK = ("--check", "8")
+UNITS = 9  # 23 loose files in fours, the tar, two of the zip
 PICTURES = LOOSE + 2 * MEMBERS + 1  # and a broken one
 
 
@@ -73,13 +74,13 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> Place:
-    """Loose pictures, one of them turned, a tar, a zip and a broken file; detected, and copied.
+    """Loose pictures, one of them turned, one fragile, a tar, a zip and a broken file; detected, and copied.
 
     The copying was killed at one commit and at two more, and left a file that no result names.
     """
     folder = tmp_path_factory.mktemp("redact")
     (folder / "in").mkdir()
-    for number in range(LOOSE - 1):
+    for number in range(LOOSE - 2):
         (folder / "in" / f"{number:02}.jpg").write_bytes(cloud(number))
     turned, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
@@ -88,6 +89,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> Place:
         opened.transpose(Image.Transpose.ROTATE_90).save(turned, "JPEG", exif=exif, quality=90)
     (folder / "in" / "turned.jpg").write_bytes(turned.getvalue())
     (folder / "in" / "broken.jpg").write_bytes(cloud(50)[:300])
+    (folder / "in" / "fragile.jpg").write_bytes(faulty(f"while:{folder}/fragile"))
     members = [(f"day/{number}.jpg", cloud(100 + number)) for number in range(MEMBERS)]
     (folder / "in" / "shard.tar").write_bytes(tar_bytes([("notes.txt", b"no picture"), *members]))
     (folder / "in" / "shard.zip").write_bytes(zip_bytes(members))
@@ -96,10 +98,10 @@ def place(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> Place:
     Job(folder / "log", ray_head.environment, *options, "--no-report", cwd=folder).wait().expect(0)
     place, done = Place(folder, ray_head.environment), 0
     for more in (1, 2):
-        job = place.redact(*CHECK)
-        job.wait_until(lambda least=done + more: place.committed() >= least, f"{done + more} units are committed")
-        assert job.kill().code == 128 + signal.SIGKILL
+        deadly = place.environment | {"TINYFACE_TEST_KILL": f"results:{more}"}
+        assert place.redact(*CHECK, environment=deadly).wait().code == 128 + signal.SIGKILL
         assert not (folder / "copies" / "_SUCCESS").exists()
+        assert done + more <= place.committed() < UNITS
         done = place.committed()
     (folder / "copies" / "copies" / "file" / "nobody.jpg").write_bytes(b"left by a run that was killed")
     before = everything_in(folder / "copies" / "results")
@@ -170,11 +172,14 @@ def test_what_changed_since_it_was_examined_gets_no_copy_until_it_is_detected_ag
     # the tables name pictures by where they were
     changed, gone = place.folder / "in" / "03.jpg", place.folder / "in" / "04.jpg"
     kept = {path: (path.read_bytes(), path.stat()) for path in (changed, gone)}
+    breaks = place.folder / "fragile"
     try:
+        breaks.touch()
         changed.write_bytes(cloud(400))
         gone.unlink()
         ended: Ended = mine.redact("--how", "blur", "--max-residual", "0", "--check", "5").wait()
     finally:
+        breaks.unlink()
         for path, (data, times) in kept.items():
             path.write_bytes(data)
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -183,6 +188,7 @@ def test_what_changed_since_it_was_examined_gets_no_copy_until_it_is_detected_ag
     assert (tmp_path / "copies" / "_SUCCESS").exists() == (rate == 0)
     rows = {row["uri"].rpartition("/")[2]: row for row in mine.rows().values()}
     assert (rows["03.jpg"]["error_class"], rows["04.jpg"]["error_class"]) == ("changed", "unreadable")
+    assert rows["fragile.jpg"]["error_class"] == "decoder_crashed", "it takes nobody along"
     assert rows["05.jpg"]["status"] == "written"
     mine.redact("--check", "0", "--retry-errors").wait().expect(0)
     rows = mine.check_whole()
