@@ -31,7 +31,7 @@ from redact_run import RedactRun, seek
 from redact_stages import Redacting
 from redact_work import CopyLoop
 from tinyface_core.archive.candidates import CandidateFilter
-from tinyface_core.errors import TooManyFaces
+from tinyface_core.errors import StopRun, TooManyFaces
 from tinyface_core.picture.picture import Limits
 from tinyface_core.redact.destination import sweep_copies
 from tinyface_core.report.text import counted
@@ -145,9 +145,17 @@ def _counts(totals: UnitTotals) -> dict[str, Any]:
 
 
 def _judge(run: RedactRun, check: dict[str, Any] | None) -> None:
-    """Raises TooManyFaces: the copies are whole, and there is no `_SUCCESS`."""
-    most, rate = run.sought.job.max_residual, None if check is None else check["residual_rate"]
-    if most is not None and rate is not None and rate > most:
+    """Raises TooManyFaces, or StopRun where it cannot be told: the copies are whole, and there is no `_SUCCESS`."""
+    most = run.sought.job.max_residual
+    if most is None or check is None:
+        return
+    if check["not_checked"]:
+        run.to.delete_success()
+        raise StopRun(
+            f"{check['not_checked']:,} copies of the sample could not be checked, so --max-residual is not judged. See "
+            "Ray's logs for why; the copies are written, and the same command checks them again."
+        )
+    if (rate := check["residual_rate"] or 0.0) > most:
         run.to.delete_success()
         raise TooManyFaces(
             f"{rate:.2%} of the masked faces are found again in the copies, above --max-residual {most:g}. The copies "
