@@ -77,9 +77,7 @@ class Checking:
     def _uri(self, row: Mapping[str, Any]) -> str:
         return f"{self.results.destination_uri}/{row['path']}"
 
-    def _masked(
-        self, rows: Collection[Mapping[str, Any]], records: Mapping[str, CommitRecord]
-    ) -> dict[str, Examined]:
+    def _masked(self, rows: Collection[Mapping[str, Any]], records: Mapping[str, CommitRecord]) -> dict[str, Examined]:
         """image_id -> picture with the faces that were masked."""
         wanted = {row["image_id"]: row["unit"] for row in rows}
         found: dict[str, Examined] = {}
