@@ -68,7 +68,7 @@ def main(job: DetectArchive) -> int:
     with ExitStack() as stack:
         ray_session = RaySession(job.ray_address, stack, start_up.passed)
         if recorded:
-            decided = decide_as_recorded(job, asked, output, storage)
+            decided = decide_as_recorded(job.model, asked, output, storage)
         else:
             pool = choose_pool(ray_session.cluster, job, job.device)
             decided = decide_anew(job, asked, ray_session.runtime(pool, job.device, job.precision), storage)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from options import StorageFlags, Texts, many, refuse_lost
+from options import StorageFlags, Texts, actor_range, many, refuse_lost
 from tinyface_core.errors import SettingsError
 
 _READ, _WRITE = Group("What to read", sort_key=1), Group("Where to write", sort_key=2)
@@ -144,13 +144,4 @@ class DetectArchive:
 
     def actor_range(self) -> tuple[int, int] | None:
         """How many detectors, least and most; None: as many as there is room for. Raises SettingsError."""
-        if self.actors is None:
-            return None
-        low, _, high = self.actors.partition("..")
-        try:
-            smallest, largest = int(low), int(high or low)
-        except ValueError:
-            smallest = largest = 0
-        if not 1 <= smallest <= largest:
-            raise SettingsError(f"--actors {self.actors}: give a number from 1 on, as 4, or a range, as 2..16.")
-        return smallest, largest
+        return actor_range(self.actors)

@@ -120,7 +120,7 @@ def _facts(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Co
         "detectors": worked.detectors,
         "duty": None if worked.duty is None else round(worked.duty, 4),
         "forecast": against(run.job.expect_hours, worked.seconds),
-        "inputs": [unsigned(url) for url in run.job.input],
+        "inputs": [unsigned(run.reading.storage.canonical(url)) for url in run.job.input],
         "units": {"planned": to_do.planned, "committed_before": before, "worked": len(worked.units)},
         "complete": len(to_do.totals) == to_do.planned,
         "output": _counts(whole),

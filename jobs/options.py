@@ -61,6 +61,20 @@ class StorageFlags:
         return StorageOptions(self.endpoint_url, self.anonymous, self.profile, tuple(pairs))
 
 
+def actor_range(actors: str | None) -> tuple[int, int] | None:
+    """The least and most that --actors asks for; None: as many as there is room for. Raises SettingsError."""
+    if actors is None:
+        return None
+    low, _, high = actors.partition("..")
+    try:
+        smallest, largest = int(low), int(high or low)
+    except ValueError:
+        smallest = largest = 0
+    if not 1 <= smallest <= largest:
+        raise SettingsError(f"--actors {actors}: give a number from 1 on, as 4, or a range, as 2..16.")
+    return smallest, largest
+
+
 def refuse_lost(option: str, path: str) -> None:
     """Raises SettingsError for a relative path to write to in a submitted job."""
     is_relative = "://" not in path and not os.path.isabs(os.path.expanduser(path))

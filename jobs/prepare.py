@@ -175,8 +175,13 @@ def _advice(advice: Advice, settings: Mapping[str, Any]) -> str:
     )
 
 
-def decide_as_recorded(job: DetectArchive, asked: dict[str, Any], output: OutputFolder, storage: Storage) -> Decided:
-    """Settings of an output that has them. Raises SettingsError where the command line asks for other ones."""
+def decide_as_recorded(
+    given_model: str | None, asked: dict[str, Any], output: OutputFolder, storage: Storage
+) -> Decided:
+    """Settings of an output that has them. given_model: where --model says that it lies.
+
+    Raises SettingsError where the command line asks for other ones.
+    """
     recorded = output.settings() or {}
     requested = {name: asked.get(name, recorded.get(name)) for name in CHOICES + OF_THE_MODEL} | FACTS
     settings = output.resolve(requested, asked.keys(), facts=FACTS.keys())
@@ -184,15 +189,15 @@ def decide_as_recorded(job: DetectArchive, asked: dict[str, Any], output: Output
         "settings as recorded in the output: model %s, %s in %s, zooms %s, score above %g",
         settings["model"], settings["device"], settings["precision"], settings["zooms"], settings["min_score"],
     )  # fmt: skip
-    model = _recorded_model(job, settings, output, storage)
+    model = _recorded_model(given_model, settings, output, storage)
     return Decided(settings, model, Runtime(settings["device"], settings["precision"], "recorded in the output"))
 
 
 def _recorded_model(
-    job: DetectArchive, settings: dict[str, Any], output: OutputFolder, storage: Storage
+    given_model: str | None, settings: dict[str, Any], output: OutputFolder, storage: Storage
 ) -> ModelAddress:
     copy = model_copy_uri(output, settings["model_hash"])
-    for place in filter(None, (job.model, settings["model"], copy)):
+    for place in filter(None, (given_model, settings["model"], copy)):
         try:
             model = locate(place, storage)
         except CheckpointError:

@@ -81,7 +81,7 @@ def work_item(unit: Unit, carried: tuple[pa.Field, ...], only: frozenset[int] | 
 def read_units(work: pa.Table, reading: Reading) -> Iterator[pa.Table]:
     """Items of work -> records, in tables of about block_bytes; each unit ends with its marker."""
     for packed in work["work"].to_pylist():
-        unit, wanted = _unpacked(pa.ipc.open_stream(packed).read_all())
+        unit, wanted = unpacked(packed)
         held: list[Record | UnitEnd] = []
         held_bytes = 0
         try:
@@ -96,7 +96,9 @@ def read_units(work: pa.Table, reading: Reading) -> Iterator[pa.Table]:
             yield stop_table(unit.name, str(error), record_schema(reading.carried))
 
 
-def _unpacked(row: pa.Table) -> tuple[Unit, frozenset[int] | None]:
+def unpacked(work: bytes) -> tuple[Unit, frozenset[int] | None]:
+    """The unit, and which of its records are wanted, of a `work_item`."""
+    row = pa.ipc.open_stream(work).read_all()
     (unit,) = units_from(row)
     only, part, onward, signed = (row[name][0].as_py() for name in ("only", "part", "onward", "signed_urls"))
     if signed is not None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # the job prints its own, from the commit loop
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -26,7 +26,6 @@ os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 import ray
 from ray.experimental.internal_kv import _internal_kv_get
 
-from detect_options import DetectArchive
 from tinyface_core.detect.options import Device, Precision, Runtime
 from tinyface_core.errors import ResourceError
 from tinyface_core.report.text import counted
@@ -68,6 +67,18 @@ class Pool:
         """This pool with no more detectors than there are pictures."""
         most = max(1, detectors)
         return replace(self, smallest=min(self.smallest, most), largest=min(self.largest, most))
+
+
+class PoolOptions(Protocol):
+    """What a job's options say of its actors."""
+
+    @property
+    def cpus_per_actor(self) -> int: ...
+
+    @property
+    def gpus_per_actor(self) -> float | None: ...
+
+    def actor_range(self) -> tuple[int, int] | None: ...
 
 
 @contextmanager
@@ -141,7 +152,7 @@ def _joinable(address: str | None) -> str:
         ) from error
 
 
-def choose_pool(cluster: Cluster, job: DetectArchive, device: str) -> Pool:
+def choose_pool(cluster: Cluster, job: PoolOptions, device: str) -> Pool:
     """The detector pool: as asked for, or one detector a GPU, or one a CPU where there is none.
 
     device: "auto", "cpu" or "cuda", as asked for or recorded.

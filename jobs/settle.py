@@ -81,7 +81,7 @@ class Settling:
         """parts: how many tasks share the reading of one unit, so that a reader that dies takes fewer along."""
         carried = self.reading.carried
         work = [
-            work_item(units[name], carried, part) for name, indexes in wanted.items() for part in _split(indexes, parts)
+            work_item(units[name], carried, part) for name, indexes in wanted.items() for part in split(indexes, parts)
         ]
         one_a_block = replace(self.reading, block_bytes=1)
         for table in rows_from(faces_in(work, one_a_block, self.detecting, self.pool), self.pool):
@@ -130,7 +130,7 @@ class Settling:
         return RowBuilder(records_table(unit.name, values, self.reading.carried), self.reading.carried).table()
 
 
-def _split(indexes: frozenset[int] | None, parts: int) -> list[frozenset[int] | None]:
+def split(indexes: frozenset[int] | None, parts: int) -> list[frozenset[int] | None]:
     """Neighbours stay together: they are read together."""
     if indexes is None:
         return [None]

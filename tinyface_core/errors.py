@@ -13,7 +13,8 @@ Exceptions are for what stops a whole run, and for bugs. What goes wrong with on
     |-- StopRun                    exit code 1: after the first write
     |   |-- StorageError           network faults beyond the retries, expired credentials, disk full
     |   |-- ClaimError             another driver works on this output, or ours was taken
-    |   `-- TooManyErrors          exit code 3: --max-error-share
+    |   |-- TooManyErrors          exit code 3: --max-error-share
+    |   `-- TooManyFaces           exit code 3: --max-residual
     `-- GeometryError              sizes that do not belong together: a bug, never a user's input
 
 This file knows no other file of the project.
@@ -70,6 +71,10 @@ class ClaimError(StopRun):
 
 
 class TooManyErrors(StopRun):
+    exit_code = 3
+
+
+class TooManyFaces(StopRun):
     exit_code = 3
 
 

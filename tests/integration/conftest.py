@@ -11,6 +11,7 @@ import pytest
 
 from tests.integration.fault_proxy import FaultProxy
 from tests.integration.job_pictures import save_model
+from tests.integration.job_runs import ROOT
 from tests.integration.ray_head import FAULTS, RayHead
 from tests.integration.s3_server import S3Server
 from tinyface_core.storage import Storage
@@ -51,7 +52,8 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ray_head(s3_server: S3Server, notes: Path) -> Iterator[RayHead]:
     """A Ray of two CPUs for jobs to join; its workers read the S3 server, and fail when a picture says so."""
-    faults = {"PYTHONPATH": str(FAULTS), "TINYFACE_TEST_NOTES": str(notes)}
+    path = os.pathsep.join(map(str, (FAULTS, ROOT)))  # this checkout's core, whatever is installed
+    faults = {"PYTHONPATH": path, "TINYFACE_TEST_NOTES": str(notes)}
     with RayHead(cpus=2, variables=s3_server.environment() | faults) as head:
         yield head
 

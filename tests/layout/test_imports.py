@@ -27,6 +27,7 @@ RANKS = {
     "detect": 7,
     "tables": 8,
     "labels": 9,
+    "redact": 9,
     "report": 9,
     "evaluate": 10,
     "forecast": 10,
@@ -44,7 +45,7 @@ ONLY = {
     "geometry": {"errors"},
 }
 # What a decoding child process imports must be light.
-NO_TORCH = {"errors", "stores", "storage", "archive", "picture", "tables"}
+NO_TORCH = {"errors", "stores", "storage", "archive", "picture", "tables", "redact"}
 
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "tensorboardX": "tensorboardx", "yaml": "pyyaml"}
 # Declared for what they do without being imported by name.

@@ -62,6 +62,7 @@ class Claim:
     """The right to write to one output, as a context manager.
 
     Args:
+        option: that names the output, for messages.
         on_wait: told once in a sentence why the start is delayed; by default it is logged.
     """
 
@@ -71,11 +72,13 @@ class Claim:
         output_uri: str,
         *,
         times: ClaimTimes | None = None,
+        option: str = "--output",
         on_wait: Callable[[str], None] = _log.warning,
     ) -> None:
         self._storage = storage
         self._output = output_uri.rstrip("/")
         self._times = times or ClaimTimes()
+        self._option, self._named = option, f"{option} {self._output}"
         self._on_wait = on_wait
         self._process = ProcessId.own()
         self._since = datetime.now(UTC).isoformat(timespec="seconds")  # for people only
@@ -112,7 +115,7 @@ class Claim:
             ClaimError: the claim is not held, was taken, or could not be renewed for `lose_s`.
         """
         if not self._held and self._lost is None:
-            raise ClaimError(f"--output {self._output}: the claim on it is not held: a bug, nothing was written.")
+            raise ClaimError(f"{self._named}: the claim on it is not held: a bug, nothing was written.")
         now_s = _now_s()
         if self._lost is None and now_s - self._renewed_s > self._times.lose_s:
             self._lost = f"could not be renewed for {now_s - self._renewed_s:.0f} s"
@@ -122,9 +125,14 @@ class Claim:
             self._checked_s = now_s
         if self._lost is not None:
             raise ClaimError(
-                f"--output {self._output}: our claim on it ({self._uri}) {self._lost}, so another driver may be at "
+                f"{self._named}: our claim on it ({self._uri}) {self._lost}, so another driver may be at "
                 "work there, and nothing more is written. What is committed stays; the same command goes on from here."
             ) from self._fault
+
+    @property
+    def uri(self) -> str:
+        """The claim's own file: while it is there, nobody else works on the output."""
+        return self._uri
 
     def guarded(self) -> Storage:
         """The same storage, whose every write and delete first checks this claim."""
@@ -138,13 +146,13 @@ class Claim:
             if _now_s() - started_s > 2 * self._times.silent_s:
                 names = ", ".join(f"{other.uri} of {other.holder}" for other in blocking)
                 raise ClaimError(
-                    f"--output {self._output}: could not be claimed within {2 * self._times.silent_s:.0f} s. In the "
+                    f"{self._named}: could not be claimed within {2 * self._times.silent_s:.0f} s. In the "
                     f"way: {names or 'a store that does not list what was just written'}. If no driver runs any "
                     "more, delete what is in _run/claims/."
                 )
             if not told and (unknown := [other for other in blocking if other.lives is None]):
                 self._on_wait(
-                    f"--output {self._output} was claimed by {unknown[0].holder}: waiting until that driver gives a "
+                    f"{self._named} was claimed by {unknown[0].holder}: waiting until that driver gives a "
                     f"sign of life, or was silent for {self._times.silent_s:.0f} s."
                 )
                 told = True
@@ -166,7 +174,7 @@ class Claim:
                 self._storage.delete(self._uri)
             if isinstance(error, ObjectError | StorageError):
                 text = str(error) if isinstance(error, StorageError) else f"{error}. Check the permissions"
-                raise StorageError(f"--output {self._output}: cannot be claimed: {text.rstrip('.')}.") from error
+                raise StorageError(f"{self._named}: cannot be claimed: {text.rstrip('.')}.") from error
             raise
 
     def _try_once(self, first_seen: dict[str, datetime]) -> list[_Seen] | None:
@@ -206,8 +214,8 @@ class Claim:
         renewed = first_seen.setdefault(other.uri, other.modified) != other.modified
         if other.holds and (other.lives or renewed):
             raise ClaimError(
-                f"--output {self._output}: another driver is at work on it ({other.holder}). Wait until it ends, stop "
-                "it, or write to another --output."
+                f"{self._named}: another driver is at work on it ({other.holder}). Wait until it ends, stop "
+                f"it, or write to another {self._option}."
             )
         age_s = (own - other.modified).total_seconds() if own is not None else 0.0
         over = age_s >= self._times.silent_s if other.lives is None else not other.lives

@@ -40,22 +40,30 @@ class OutputState(Enum):
 
 
 class OutputFolder:
-    """The folder of `--output`.
+    """The folder of `--output`; other jobs' folders, which name them otherwise, derive from it.
 
     Args:
         uri: as the user gave it, or canonical.
     """
 
+    option = "--output"  # for messages
+    settings_name = SETTINGS  # what tells whose folder it is
+
     def __init__(self, storage: Storage, uri: str) -> None:
         self._storage = storage
         self.uri = storage.canonical(uri).rstrip("/")
+
+    @property
+    def named(self) -> str:
+        """The option and the folder, for messages."""
+        return f"{self.option} {self.uri}"
 
     def path(self, name: str) -> str:
         return f"{self.uri}/{name}"
 
     def state(self) -> OutputState:
         """EMPTY, OURS (it has our settings), or FOREIGN; lists no more than it needs to tell."""
-        if self._storage.stat(self.path(SETTINGS)) is not None:
+        if self._storage.stat(self.path(self.settings_name)) is not None:
             return OutputState.OURS
         return OutputState.FOREIGN if self._foreign() else OutputState.EMPTY
 
@@ -66,7 +74,7 @@ class OutputFolder:
             OutputError: as `look`, or it is not writable.
         """
         state = self.look()
-        check_writable(self._storage, self.uri)
+        check_writable(self._storage, self.uri, self.option)
         return state
 
     def look(self) -> OutputState:
@@ -78,31 +86,31 @@ class OutputFolder:
         try:
             return self._checked_state()
         except (ObjectError, StorageError) as error:
-            raise OutputError(f"--output {self.uri}: cannot be looked into: {error}") from error
+            raise OutputError(f"{self.named}: cannot be looked into: {error}") from error
 
     def _checked_state(self) -> OutputState:
         if self._storage.stat(self.uri) is not None:
-            raise OutputError(f"--output {self.uri}: is a file; give a folder that is empty or does not exist yet.")
+            raise OutputError(f"{self.named}: is a file; give a folder that is empty or does not exist yet.")
         if around := output_around(self._storage, self.uri, SETTINGS):
             raise OutputError(
-                f"--output {self.uri}: lies inside the output {around}, whose queries would read these tables too. "
+                f"{self.named}: lies inside the output {around}, whose queries would read these tables too. "
                 "Give a folder outside of it."
             )
         state = self.state()
         if state is OutputState.FOREIGN:
             raise OutputError(
-                f"--output {self.uri}: holds files that tinyface did not write, or has lost its {SETTINGS}: "
+                f"{self.named}: holds files that tinyface did not write, or has lost its {self.settings_name}: "
                 f"{', '.join(self._foreign())}. Give a folder that is empty or does not exist yet."
             )
         if state is OutputState.OURS and not self._has_plan() and (parts := list(islice(self._parts(), _NAMED_FILES))):
             raise OutputError(
-                f"--output {self.uri}: holds tables ({', '.join(parts)}) but no plan in _run/plan, so what is finished "
-                "cannot be told. Nothing was changed: put _run/plan back, or write to another --output."
+                f"{self.named}: holds tables ({', '.join(parts)}) but no plan in _run/plan, so what is finished "
+                f"cannot be told. Nothing was changed: put _run/plan back, or write to another {self.option}."
             )
         strangers = (name for name in self._parts() if name.endswith(".parquet") and not is_part(name))
         if names := list(islice(strangers, _NAMED_FILES)):
             raise OutputError(
-                f"--output {self.uri}: holds tables that tinyface did not write, and queries over it would read them: "
+                f"{self.named}: holds tables that tinyface did not write, and queries over it would read them: "
                 f"{', '.join(names)}. Move them out of this folder."
             )
         return state
@@ -121,14 +129,14 @@ class OutputFolder:
 
     def settings(self) -> dict[str, Any] | None:
         """What the first run on this output recorded; None before it."""
-        recorded = self.read_json(SETTINGS)
+        recorded = self.read_json(self.settings_name)
         if recorded is None:
             return None
         settings = recorded.get("settings") if isinstance(recorded, dict) else None
         if not isinstance(settings, dict) or recorded.get("hash") != settings_hash(settings):
             raise OutputError(
-                f"{self.path(SETTINGS)}: was changed since it was written. Put the old one back, or write to another "
-                "--output."
+                f"{self.path(self.settings_name)}: was changed since it was written. Put the old one back, or write to "
+                f"another {self.option}."
             )
         return settings
 
@@ -139,10 +147,10 @@ class OutputFolder:
             SettingsError: others are recorded.
         """
         if (recorded := self.settings()) is None:
-            self.write_json(SETTINGS, {"settings": dict(settings), "hash": settings_hash(settings)})
+            self.write_json(self.settings_name, {"settings": dict(settings), "hash": settings_hash(settings)})
         elif settings_hash(recorded) != settings_hash(settings):
             names = [name for name in {**recorded, **settings} if recorded.get(name) != settings.get(name)]
-            raise SettingsError(f"--output {self.uri}: was made with other settings ({', '.join(names)}).")
+            raise SettingsError(f"{self.named}: was made with other settings ({', '.join(names)}).")
 
     def resolve(
         self, requested: Mapping[str, Any], explicit: Set[str], *, facts: Set[str] = frozenset()
@@ -166,15 +174,15 @@ class OutputFolder:
             if name not in requested or name not in recorded:
                 had, has = ("without", "has") if name in requested else ("with", "does not have")
                 raise SettingsError(
-                    f"--output {self.uri}: was made {had} the setting {name!r}, which this version of tinyface {has}. "
-                    "Use the version that made the output, or write to another --output."
+                    f"{self.named}: was made {had} the setting {name!r}, which this version of tinyface {has}. "
+                    f"Use the version that made the output, or write to another {self.option}."
                 )
             old, new = recorded[name], requested[name]
             if (name in explicit or name in facts) and _canonical(old) != _canonical(new):
                 asked = f"--{name.replace('_', '-')} asks for" if name in explicit else f"{name} is now"
                 raise SettingsError(
-                    f"--output {self.uri}: was made with {name} = {_shown(old)}, {asked} {_shown(new)}. One output has "
-                    f"one setting: leave it at {_shown(old)}, or write to another --output."
+                    f"{self.named}: was made with {name} = {_shown(old)}, {asked} {_shown(new)}. One output has "
+                    f"one setting: leave it at {_shown(old)}, or write to another {self.option}."
                 )
         return recorded
 

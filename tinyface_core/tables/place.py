@@ -25,7 +25,7 @@ def output_around(storage: Storage, uri: str, mark: str) -> str | None:
     return None
 
 
-def check_writable(storage: Storage, uri: str) -> None:
+def check_writable(storage: Storage, uri: str, option: str = "--output") -> None:
     """Writes something, and leaves nothing behind: on disk not even a folder that was not there.
 
     Raises: OutputError.
@@ -39,7 +39,7 @@ def check_writable(storage: Storage, uri: str) -> None:
             _probe(storage, f"{uri}/_run/probe-{uuid.uuid4().hex}")
     except (OSError, ObjectError, StorageError) as error:
         raise OutputError(
-            f"--output {uri}: cannot be written to: {error}. Check the permissions and the free space, or give another "
+            f"{option} {uri}: cannot be written to: {error}. Check the permissions and the free space, or give another "
             "folder."
         ) from error
 

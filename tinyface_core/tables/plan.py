@@ -157,9 +157,12 @@ class Plan:
             unlisted=frozenset(names[number] for number in diff.unlisted) - set(retired),
         )
 
-    def units(self) -> Iterator[Unit]:
-        """All units that are planned, always in the same order; keeps the names of the units in memory."""
-        for table in self._live_rows():
+    def units(self, *, any_carried: bool = False) -> Iterator[Unit]:
+        """All units that are planned, always in the same order; keeps the names of the units in memory.
+
+        any_carried: whatever columns their sources carry.
+        """
+        for table in self._live_rows(any_carried=any_carried):
             yield from units_from(table)
 
     def names(self) -> set[str]:
@@ -180,10 +183,10 @@ class Plan:
                 number += 1
         return rows
 
-    def _live_rows(self) -> Iterator[pa.Table]:
+    def _live_rows(self, *, any_carried: bool = False) -> Iterator[pa.Table]:
         live = np.sort(np.fromiter(self._last_rows().values(), np.int64))
         first = 0
-        for file in self._files.read():
+        for file in self._files.read(any_carried=any_carried):
             for group in range(file.num_row_groups):
                 stop = first + file.metadata.row_group(group).num_rows
                 wanted = live[np.searchsorted(live, first) : np.searchsorted(live, stop)] - first
