@@ -85,28 +85,27 @@ def head() -> Iterator[RayHead]:
         yield head
 
 
-@pytest.mark.parametrize(
-    ("options", "pool"),
-    [
-        (["--actors", "2"], {"cpu_worker": 2}),
-        # The fake provider gives Ray a GPU to count, and torch none: the detector computes on the CPU beside it.
-        (["--actors", "1", "--gpus-per-actor", "1"], {"gpu_worker": 1}),
-    ],
-    ids=["cpu", "gpu"],
-)
-def test_the_pool_grows_and_shrinks_with_a_run(
-    head: RayHead, model: Path, tmp_path: Path, options: list[str], pool: dict[str, int]
-) -> None:
-    """From no worker to those that the detectors ask for, and to none again; every picture is a row."""
+def test_the_pool_grows_and_shrinks_with_its_runs(head: RayHead, model: Path, tmp_path: Path) -> None:
+    """From no worker to those that the detectors of two runs ask for, and to none again; every picture is a row.
+
+    The fake provider gives Ray a GPU to count, and torch none: that detector computes on the CPU beside it.
+    """
     nodes = Nodes(head)
     assert nodes.alive() == {}
-    (tmp_path / "in").mkdir()
-    count = 40 * sum(pool.values())
-    for number in range(count):
-        (tmp_path / "in" / f"{number}.png").write_bytes(deadly(SLOW))
-    options = ["--input", "in", "--output", "out", "--model", str(model), "--zooms", "0.5", "--device", "cpu", *options]
-    run = Job(tmp_path / "log", head.environment, *options, "--unit-pictures", "8", cwd=tmp_path)
-    run.wait_until(lambda: nodes.alive() == pool, f"grown to {pool}")
-    run.wait().expect(0)
-    assert Tables(tmp_path / "out").validated().query("SELECT count(*) FROM IMAGES") == [(count,)]
+    asked = {"cpu": ["--actors", "2"], "gpu": ["--actors", "1", "--gpus-per-actor", "1"]}
+    counts = {"cpu": 80, "gpu": 40}  # enough that a node which comes late still finds work
+    runs = {}
+    for name, options in asked.items():
+        (tmp_path / name).mkdir()
+        for number in range(counts[name]):
+            (tmp_path / name / f"{number}.png").write_bytes(deadly(SLOW))
+        where = ["--input", name, "--output", f"{name}_out", "--model", str(model), "--no-report"]
+        how = ["--zooms", "0.5", "--device", "cpu", "--unit-pictures", "8", *options]
+        runs[name] = Job(tmp_path / "log" / name, head.environment, *where, *how, cwd=tmp_path)
+    grown = {"cpu_worker": 2, "gpu_worker": 1}
+    runs["cpu"].wait_until(lambda: nodes.alive() == grown, f"grown to {grown}")
+    for name, run in runs.items():
+        run.wait().expect(0)
+        rows = Tables(tmp_path / f"{name}_out").validated().query("SELECT count(*) FROM IMAGES")
+        assert rows == [(counts[name],)]
     nodes.wait_until(lambda: nodes.alive() == {}, "shrunk to nothing")

@@ -23,7 +23,7 @@ from tests.integration.job_runs import ROOT
 from tests.integration.kube_schemas import refused
 
 pytestmark = pytest.mark.integration
-START = CLUSTER / "base" / "retrain" / "start_ray_job.py"
+START = CLUSTER / "base" / "retrain" / "cron_job" / "start_ray_job.py"
 TICK = 29_400_000  # minutes since 1970
 NAME = f"tinyface-retrain-{TICK}"
 

@@ -65,10 +65,10 @@ def ended(name: str) -> dict[str, Any]:
         try:
             status: dict[str, Any] = ask("GET", name).get("status") or {}
             answered = time.monotonic()
-            if status.get("jobDeploymentStatus") in ("Complete", "Failed"):
+            if status.get("jobDeploymentStatus") in ("Complete", "Failed", "ValidationFailed"):
                 return status
         except OSError as error:
-            gone = isinstance(error, urllib.error.HTTPError) and error.code < 500
+            gone = isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code != 429
             if gone or time.monotonic() - answered > PATIENCE_S:
                 raise
         time.sleep(PAUSE_S)
