@@ -40,7 +40,7 @@ class RayHead:
     """`with RayHead(cpus=2) as head:`; head.environment is what a driver needs to join it.
 
     python: whose environment drivers and workers run in, first on PATH. variables: more of their environment.
-    dashboard: for `ray job submit`, at head.dashboard_url. autoscaling: given the address, the launcher's configuration.
+    dashboard: for `ray job submit`, at head.dashboard_url. autoscaling: the launcher's configuration for an address.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ STORE_BYTES = 80 << 20
 
 
 def on_this_machine(address: str) -> dict[str, Any]:
-    """ray_config.yaml as Ray prepares it, for the fake provider: the same node types, at most two nodes of one CPU each.
+    """ray_config.yaml as Ray prepares it, for the fake provider: the same node types, at most two nodes of a CPU each.
 
     Nothing is installed on its nodes, which are this machine; an idle one is ended after 6 s.
     """

@@ -1,4 +1,4 @@
-"""The RayJobs of cluster/, and the program that makes one at each tick, against an API that behaves as Kubernetes' does."""
+"""The RayJobs of cluster/, and the program that makes one at each tick, against an API that behaves like Kubernetes."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ def test_no_secret_and_no_key_is_in_a_file(overlay: str) -> None:
             for variable in container.get("env", ()):
                 assert not variable["name"].startswith("AWS_"), str(pod)
                 secret = variable.get("valueFrom", {}).get("secretKeyRef")
-                assert secret is None or f"generic {secret['name']}" in text, f"{secret}: cluster/README.md makes it not"
+                assert secret is None or f"generic {secret['name']}" in text, f"{secret}: cluster/README.md makes none"
 
 
 def test_only_those_who_have_to_may_reach_a_pod(overlay: str) -> None:
