@@ -43,8 +43,7 @@ RAY_CLUSTER: Fields = {
     "gcsFaultToleranceOptions": {"redisAddress": str, "redisPassword": "any"},
     "headGroupSpec": GROUP | {"serviceType": str},
     "workerGroupSpecs": [
-        GROUP
-        | {"groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int, "idleTimeoutSeconds": int}
+        GROUP | {"groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int, "idleTimeoutSeconds": int}
     ],
 }
 RAY_JOB: Fields = {

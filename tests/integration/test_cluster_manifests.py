@@ -66,7 +66,7 @@ def test_the_reduced_schema_says_nothing_that_the_crds_do_not(overlay: str) -> N
         (["headGroupSpec", "template", "spec", "containers", 0, "ports", 0, "containerPort"], "http"),
         (["authOptions", "mode"], "tokens"),
     ],
-    ids=lambda value: str(value[-1]) if isinstance(value, list) else None,
+    ids=["idle", "group", "type", "container", "port", "mode"],
 )
 def test_a_misspelt_key_or_a_wrong_value_is_found(overlay: str, path: list[Any], wrong: Any, by_crds: bool) -> None:
     (cluster,) = copy.deepcopy(of_kind(overlay, "RayCluster")).values()
