@@ -33,7 +33,7 @@ STORE_BYTES = 80 << 20
 def on_this_machine(address: str) -> dict[str, Any]:
     """ray_config.yaml as Ray prepares it, for the fake provider: the same node types, at most two nodes of a CPU each.
 
-    Nothing is installed on its nodes, which are this machine; an idle one is ended after 6 s.
+    Nothing is installed on its nodes, which are this machine; an idle one is ended after 3 s.
     """
     config: dict[str, Any] = prepare_config(yaml.safe_load((ROOT / "ray_config.yaml").read_text()))
     types = config["available_node_types"]
@@ -47,7 +47,7 @@ def on_this_machine(address: str) -> dict[str, Any]:
         kind["node_config"] = {}
         kind.pop("docker", None)
     config |= {
-        "head_node_type": FAKE_HEAD_NODE_TYPE, "idle_timeout_minutes": 0.1,
+        "head_node_type": FAKE_HEAD_NODE_TYPE, "idle_timeout_minutes": 0.05,
         "docker": {}, "file_mounts": {}, "setup_commands": [], "worker_setup_commands": [],
         "provider": {
             "type": "fake_multinode", "gcs_address": address,
@@ -85,27 +85,31 @@ def head() -> Iterator[RayHead]:
         yield head
 
 
-def test_the_pool_grows_and_shrinks_with_its_runs(head: RayHead, model: Path, tmp_path: Path) -> None:
-    """From no worker to those that the detectors of two runs ask for, and to none again; every picture is a row.
-
-    The fake provider gives Ray a GPU to count, and torch none: that detector computes on the CPU beside it.
-    """
+@pytest.mark.parametrize(
+    ("options", "pictures", "pool"),
+    [
+        (["--actors", "2"], 60, {"cpu_worker": 2}),  # enough that the second node still finds work
+        # The fake provider gives Ray a GPU to count, and torch none: the detector computes on the CPU beside it.
+        (["--actors", "1", "--gpus-per-actor", "1"], 8, {"gpu_worker": 1}),
+    ],
+    ids=["cpu", "gpu"],
+)
+def test_the_pool_grows_and_shrinks_with_a_run(
+    head: RayHead, model: Path, tmp_path: Path, options: list[str], pictures: int, pool: dict[str, int]
+) -> None:
+    """From no worker to those that the detectors ask for, and to none again; every picture is a row."""
     nodes = Nodes(head)
     assert nodes.alive() == {}
-    asked = {"cpu": ["--actors", "2"], "gpu": ["--actors", "1", "--gpus-per-actor", "1"]}
-    counts = {"cpu": 80, "gpu": 40}  # enough that a node which comes late still finds work
-    runs = {}
-    for name, options in asked.items():
-        (tmp_path / name).mkdir()
-        for number in range(counts[name]):
-            (tmp_path / name / f"{number}.png").write_bytes(deadly(SLOW))
-        where = ["--input", name, "--output", f"{name}_out", "--model", str(model), "--no-report"]
-        how = ["--zooms", "0.5", "--device", "cpu", "--unit-pictures", "8", *options]
-        runs[name] = Job(tmp_path / "log" / name, head.environment, *where, *how, cwd=tmp_path)
-    grown = {"cpu_worker": 2, "gpu_worker": 1}
-    runs["cpu"].wait_until(lambda: nodes.alive() == grown, f"grown to {grown}")
-    for name, run in runs.items():
-        run.wait().expect(0)
-        rows = Tables(tmp_path / f"{name}_out").validated().query("SELECT count(*) FROM IMAGES")
-        assert rows == [(counts[name],)]
+    (tmp_path / "in").mkdir()
+    for number in range(pictures):
+        (tmp_path / "in" / f"{number}.png").write_bytes(deadly(SLOW))
+    where = ["--input", "in", "--output", "out", "--model", str(model), "--no-report"]
+    how = ["--zooms", "0.5", "--device", "cpu", "--unit-pictures", "4", *options]
+    run = Job(tmp_path / "log", head.environment, *where, *how, cwd=tmp_path)
+    try:
+        run.wait_until(lambda: nodes.alive() == pool, f"grown to {pool}")
+    finally:
+        ended = run.wait()
+    ended.expect(0)
+    assert Tables(tmp_path / "out").validated().query("SELECT count(*) FROM IMAGES") == [(pictures,)]
     nodes.wait_until(lambda: nodes.alive() == {}, "shrunk to nothing")
