@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +40,7 @@ class RayHead:
     """`with RayHead(cpus=2) as head:`; head.environment is what a driver needs to join it.
 
     python: whose environment drivers and workers run in, first on PATH. variables: more of their environment.
-    dashboard: for `ray job submit`, at head.dashboard_url.
+    dashboard: for `ray job submit`, at head.dashboard_url. autoscaling: the launcher's configuration for an address.
     """
 
     def __init__(
@@ -50,13 +50,15 @@ class RayHead:
         python: Path | None = None,
         variables: Mapping[str, str] | None = None,
         dashboard: bool = False,
+        autoscaling: Callable[[str], Mapping[str, Any]] | None = None,
     ) -> None:
         self._cpus, self._python, self._dashboard = cpus, python or Path(sys.executable), dashboard
+        self._autoscaling = autoscaling
         path = f"{self._python.parent}{os.pathsep}{os.environ['PATH']}"
         self._variables = {"PATH": path, **(variables or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self.folder = Path()
-        self.address = self.dashboard_url = ""
+        self.address = self.dashboard_url = self.agent_url = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -95,12 +97,16 @@ class RayHead:
     def _start(self) -> None:
         port, metrics, client, dashboard, agent, agent_grpc = _free_ports(6)
         self.address, self.dashboard_url = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
+        self.agent_url = f"http://127.0.0.1:{agent}"
         options = {
             "port": port, "node-ip-address": "127.0.0.1", "temp-dir": self.folder, "num-cpus": self._cpus,
             "object-store-memory": OBJECT_STORE_BYTES, "include-dashboard": str(self._dashboard).lower(),
             "metrics-export-port": metrics, "ray-client-server-port": client, "dashboard-port": dashboard,
             "dashboard-agent-listen-port": agent, "dashboard-agent-grpc-port": agent_grpc,
         }  # fmt: skip
+        if self._autoscaling is not None:
+            (self.folder / "autoscaling.json").write_text(json.dumps(self._autoscaling(self.address)))
+            options["autoscaling-config"] = self.folder / "autoscaling.json"
         command = [str(self._python), "-m", "ray.scripts.scripts", "start", "--head", "--block"]
         command += [f"--{key}={value}" for key, value in options.items()]
         with open(self.folder / "start.log", "wb") as log:

@@ -1,7 +1,8 @@
-"""The cluster launcher's file is one that Ray accepts, and a submitted job carries the code and nothing else."""
+"""The launcher's file is one that Ray accepts; a submitted job carries the code and nothing else; so do the images."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import zipfile
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import yaml
 from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+from tests.integration.cluster_manifests import tool
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.integration
@@ -66,3 +69,49 @@ def test_a_submitted_job_carries_the_code_and_nothing_else(tmp_path: Path) -> No
     assert {"tinyface_core", "jobs"} <= tops
     assert tops.isdisjoint({".git", ".venv", "benchmarks", "demo", "docs", "tests"})
     assert package.stat().st_size < 100 * 2**20
+
+
+def dockerfile() -> dict[str, list[list[str]]]:
+    """Target -> its instructions, those of the target below it first; lines that go on are joined."""
+    text = re.sub(r"\\\n\s*", "", (ROOT / "cluster" / "Dockerfile").read_text())
+    targets: dict[str, list[list[str]]] = {}
+    name = ""
+    for line in text.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        word, *rest = line.split()
+        if word == "FROM":
+            source, _, name = rest
+            targets[name] = [[word, source], *targets.get(source, [])]
+        else:
+            targets[name].append([word, *rest])
+    return targets
+
+
+def test_the_linter_has_nothing_to_say_of_the_dockerfile() -> None:
+    """All of it, so both targets: it cannot be built where the tests run."""
+    run = subprocess.run([tool("hadolint"), ROOT / "cluster" / "Dockerfile"], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_an_image_holds_the_code_as_a_user_that_is_not_root(target: str) -> None:
+    steps = dockerfile()[target]
+    assert steps[-1] == ["USER", "1000:1000"], "the runAsUser of the manifests, as a number that Kubernetes can check"
+    (folder,) = [step[1] for step in steps if step[0] == "WORKDIR"]
+    assert folder == "/home/ray/tinyface", "where the entrypoints of the manifests look"
+    copied = {name for step in steps if step[0] == "COPY" for name in step[1:-1]}
+    assert {"tinyface_core", "jobs", "constraints.txt", "pyproject.toml"} <= copied
+    let_through = (ROOT / "cluster" / "Dockerfile.dockerignore").read_text().splitlines()
+    assert copied == {line[1:] for line in let_through if line.startswith("!")}
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert copied <= {path.split("/")[0] for path in tracked.splitlines()}
+    installs = [" ".join(step) for step in steps if step[:3] == ["RUN", "pip", "install"]]
+    assert len(installs) == 2
+    assert all("--constraint constraints.txt" in line for line in installs), "the versions that the tests ran with"
+
+
+def test_both_images_come_from_one_pinned_base() -> None:
+    bases = [step[1] for steps in dockerfile().values() for step in steps if step[0] == "FROM" and ":" in step[1]]
+    (base,) = set(bases)
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", base)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,15 @@ def test_a_submitted_job_runs_the_code_that_travelled_from_s3_to_s3(
         "benchmarks",
     } == set()
     assert sum(path.stat().st_size for path in package.rglob("*") if path.is_file()) < PACKAGE_BYTES
+
+
+def test_a_node_says_that_it_is_well_without_the_token_and_nothing_else(head: RayHead) -> None:
+    """What the probes of cluster/base/pool/ray_cluster.yaml ask, as a kubelet does; any other path wants the token."""
+    with urllib.request.urlopen(f"{head.agent_url}/api/healthz", timeout=30) as answer:
+        assert answer.status == 200
+    for url in (f"{head.agent_url}/api/job_agent/jobs/", f"{head.dashboard_url}/api/jobs/"):
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(url, timeout=30)
 
 
 def test_a_refused_job_fails_with_its_code_and_its_sentence(head: RayHead, checkout: Path, bucket: str) -> None:
