@@ -21,7 +21,7 @@ from ray_start import Pool
 from start_up import StartUp
 from tinyface_core.archive.signed_urls import SignedUrls
 from tinyface_core.detect.options import TILE_PX, DetectOptions, Runtime, suited
-from tinyface_core.detect.pyramid import Zooms, adaptive_zooms
+from tinyface_core.detect.pyramid import Zooms, adaptive_zooms, most_reduced
 from tinyface_core.errors import CheckpointError, SettingsError
 from tinyface_core.model.advice import Advice
 from tinyface_core.model.locate import ModelAddress, fetch, locate
@@ -69,7 +69,7 @@ class Decided:
             options=DetectOptions(
                 chosen["min_score"], chosen["nms_iou"], zooms, tile_px=chosen["tile_px"], focus=chosen["focus"]
             ),
-            limits=Limits(chosen["max_pixels"], chosen["decode_timeout"]),
+            limits=Limits(chosen["max_pixels"], chosen["decode_timeout"], reduced=most_reduced(zooms)),
             carried=reading.carried,
             threads=pool.threads,
             decoders=pool.decoders,

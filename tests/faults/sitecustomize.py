@@ -28,7 +28,7 @@ MARKER = b"tinyface-fault:"
 def break_detector(module):
     detect = module.Detector.__call__
 
-    def broken(self, rgb_HW3):
+    def broken(self, rgb_HW3, **shown):
         pixel = tuple(int(value) for value in rgb_HW3[0, 0])
         if "TINYFACE_TEST_NOTES" in os.environ:
             with open(os.path.join(os.environ["TINYFACE_TEST_NOTES"], str(os.getpid())), "a") as notes:
@@ -40,7 +40,7 @@ def break_detector(module):
             time.sleep(SLOW_S)
         if pixel == RAISES:
             raise RuntimeError("a detector that fails on this picture")
-        return detect(self, rgb_HW3)
+        return detect(self, rgb_HW3, **shown)
 
     module.Detector.__call__ = broken
 

@@ -78,7 +78,7 @@ def test_a_forecast_writes_nothing_and_the_run_is_held_against_it(
     assert found["took_hours"] > 0
     facts = Tables(tmp_path / "out").run_facts
     assert 0 < facts["duty"] < 1
-    assert list(facts["start_up_s"]) == ["imports", "listing", "Ray", "device", "plan", "detectors"]
+    assert list(facts["start_up_s"]) == ["imports", "listing", "Ray", "device", "plan", "detectors", "first block"]
     assert 0 < sum(facts["start_up_s"].values()) < facts["wall_s"] + 30  # from the command on
     assert re.search(r"detectors +2, computing \d+% of the time", last.out)
     assert re.search(r"of work expected, .* taken \([+-]", last.out)
