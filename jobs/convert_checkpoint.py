@@ -33,6 +33,7 @@ app = job_app(
 def convert_checkpoint(
     source: Path,
     target: Path,
+    /,
     *,
     trunk: TrunkName | None = None,
     name: str | None = None,

@@ -35,6 +35,7 @@ app = job_app("fit_ellipses.py", __doc__ or "")
 @app.default
 def fit_ellipses(
     model: str,
+    /,
     *,
     output: Path,
     ellipses: Path | None = None,

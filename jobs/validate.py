@@ -27,7 +27,8 @@ app = job_app(
 
 @app.default
 def validate_output(
-    output: str,
+    tables: str,
+    /,
     *,
     unfinished_ok: Annotated[bool, Parameter(negative=())] = False,
     storage: StorageFlags | None = None,
@@ -36,15 +37,17 @@ def validate_output(
 
     Parameters
     ----------
-    output
-        Folder or prefix of the tables.
+    tables
+        Folder or prefix of the tables that detect_archive.py wrote.
     unfinished_ok
         A missing _SUCCESS is no violation, nor are files that the next run's sweep removes.
     """
     store = Storage((storage or StorageFlags()).options())
-    if OutputFolder(store, output).state() is OutputState.EMPTY:
-        raise InputError(f"no output of detect_archive.py: {store.canonical(output)}: nothing is there.")
-    report = validate(store, store.canonical(output), unfinished_ok=unfinished_ok)
+    folder = OutputFolder(store, tables)
+    if folder.state() is OutputState.EMPTY:
+        raise InputError(f"no output of detect_archive.py: {store.canonical(tables)}: nothing is there.")
+    folder.check_format()
+    report = validate(store, store.canonical(tables), unfinished_ok=unfinished_ok)
     print(report)
     return report.exit_code
 

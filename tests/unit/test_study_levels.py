@@ -224,7 +224,7 @@ def test_the_job_prints_keeps_and_goes_on(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    asked = ["levels", "--data", str(data), "--model", str(tmp_path / "toy.safetensors"), "--out", str(out)]
+    asked = ["levels", "--data", str(data), "--model", str(tmp_path / "toy.safetensors"), "--output", str(out)]
     asked += ["--every", "2", "--min-score", "0.3", "--zooms", "1", "2", "4"]
     assert run_job(app, asked) == 0
     text = capsys.readouterr().out
@@ -269,5 +269,5 @@ def test_wrong_input_is_named(data: Path, tmp_path: Path, capsys: pytest.Capture
         ([*toy, "--zooms", "1"], "p_1.png: cannot be decoded"),
         ([*toy, "--zooms", "1", "--every", "3"], "p_3.png: cannot be read"),
     ):
-        assert run_job(app, ["levels", "--data", str(data), "--out", str(tmp_path / "out"), *tokens]) == 2
+        assert run_job(app, ["levels", "--data", str(data), "--output", str(tmp_path / "out"), *tokens]) == 2
         assert message in capsys.readouterr().err
