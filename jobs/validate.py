@@ -1,6 +1,9 @@
-"""Checks an output folder against everything that docs/guarantees.md and docs/schema.md promise. One core call.
+"""Checks an output of detect_archive.py against all that docs/guarantees.md and docs/schema.md promise: files, schemas,
+footers, and every row.
 
-Reads every row, writes nothing. Exit codes: 0 valid, 1 something is wrong, 2 the options are.
+Example: python jobs/validate.py s3://bucket/faces/
+
+Nothing is written. Exit codes: 0 valid, 1 something is wrong, 2 refused.
 """
 
 from __future__ import annotations
@@ -16,13 +19,7 @@ from tinyface_core.storage import Storage
 from tinyface_core.tables.output import OutputFolder, OutputState
 from tinyface_core.tables.validate import validate
 
-app = job_app(
-    "validate.py",
-    """Check an output of detect_archive.py: files, schemas, footers, and every row.
-
-    Example: python jobs/validate.py s3://bucket/faces/
-    """,
-)
+app = job_app("validate.py", __doc__ or "")
 
 
 @app.default

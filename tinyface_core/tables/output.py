@@ -123,7 +123,7 @@ class OutputFolder:
         recorded = self.read_json(self.settings_name)
         settings = recorded.get("settings") if isinstance(recorded, dict) else None
         if isinstance(settings, dict) and "format_version" in settings:
-            check_format(settings["format_version"], self.named)
+            check_format(settings["format_version"], self.uri)
 
     def _foreign(self) -> list[str]:
         """The first few names that neither we nor a file manager put there."""
