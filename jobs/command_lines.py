@@ -52,7 +52,8 @@ def command_line(name: str) -> CommandLine:
             arguments.append(argument.name)
     shared = {f"--{field.replace('_', '-')}" for field in StorageFlags.__dataclass_fields__}
     own = tuple(option for option in options if option not in shared)
-    return CommandLine(name, module.app, tuple(arguments), own, own != tuple(options), _exit_codes(module.__doc__ or ""))
+    codes = _exit_codes(module.__doc__ or "")
+    return CommandLine(name, module.app, tuple(arguments), own, own != tuple(options), codes)
 
 
 def _exit_codes(about: str) -> dict[int, str]:

@@ -1,7 +1,7 @@
 """Command line -> frozen settings, in one style for all jobs: cyclopts reads each job's dataclass of options.
 
-Options may be written with `-` or `_`. `--config FILE` (YAML or TOML) gives values; the environment overrides these, and
-the command line both. Exit codes are those of docs/cli.md: 2 for whatever is wrong before the first write.
+Options may be written with `-` or `_`. `--config FILE` (YAML or TOML) gives values; the environment overrides these,
+and the command line both. Exit codes are those of docs/cli.md: 2 for whatever is wrong before the first write.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _plain(text: str) -> str:
 
 
 def _environment(app: App) -> list[Callable[..., Any]]:
-    """What cyclopts reads values out of the environment with. Raises: SettingsError for a variable without an option."""
+    """What cyclopts reads values out of the environment with. Raises: SettingsError for a variable of no option."""
     prefix = variable_prefix(app.name[0])
     given = sorted(name for name in os.environ if name.startswith(prefix))
     if not given:

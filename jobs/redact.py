@@ -159,7 +159,8 @@ def _judge(run: RedactRun, check: dict[str, Any] | None) -> None:
         run.to.delete_success()
         raise TooManyFaces(
             f"{rate:.2%} of the masked faces are found again in the copies, above --max-residual {most:g}. The copies "
-            "are written; most_found_again in run.json names some. Try a larger --margin or --how fill in another --output."
+            "are written; most_found_again in run.json names some. Try a larger --margin or --how fill in another "
+            "--output."
         )
 
 

@@ -147,7 +147,8 @@ def test_refusals_write_nothing(place: Place, tmp_path: Path) -> None:
     assert "was made with margin = 0.2, --margin asks for 0.4" in refused.err
     assert "an input of this output" in place.redact(to="in/copies").wait().expect(2).err
     assert "did not write" in place.redact(to="out").wait().expect(2).err
-    none = Job(tmp_path, place.environment, str(tmp_path / "none"), "--output", str(tmp_path / "to"), script="redact.py")
+    asked = (str(tmp_path / "none"), "--output", str(tmp_path / "to"))
+    none = Job(tmp_path, place.environment, *asked, script="redact.py")
     assert "nothing is there" in none.wait().expect(2).err
     (place.folder / "out" / "_SUCCESS").rename(place.folder / "out" / "_WAS")
     try:

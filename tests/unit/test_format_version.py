@@ -94,7 +94,7 @@ def test_jobs_end_with_2_and_write_nothing(
 def test_the_sentence_names_the_version_that_reads() -> None:
     with pytest.raises(FormatError, match=rf"file:///x: .*this version of tinyface \({__version__}\) reads format 1\."):
         check_format(7, "file:///x")
-    with pytest.raises(FormatError, match="its format is 'one', which is no number"):
+    with pytest.raises(FormatError, match="its format is 'one', no number"):
         check_format("one", "file:///x")
 
 

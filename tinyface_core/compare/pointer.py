@@ -35,8 +35,8 @@ class Pointer:
             OutputError: it is another file, lies in an output, or names a third one. ObjectError, StorageError.
         """
         uri = storage.canonical(url).rstrip("/")
-        folders = [uri.rpartition("/")[0], *outputs]
-        if any(uri.startswith(f"{output}/") for output in outputs) or storage.stat(f"{folders[0]}/{SETTINGS}"):
+        inside = any(uri.startswith(f"{output}/") for output in outputs)
+        if inside or storage.stat(f"{uri.rpartition('/')[0]}/{SETTINGS}") is not None:
             raise OutputError(f"{OPTION} {uri}: lies in an output. Give a file beside the outputs, as current.json.")
         if storage.has_folder(uri):
             raise OutputError(f"{OPTION} {uri}: is a folder. Give the name of a file, as current.json.")

@@ -102,8 +102,8 @@ def _rows(faces: FaceCounts, labelled: Sequence[tuple[str, _Pick]]) -> Iterator[
         )
         if not old and not new and label.endswith("+"):
             continue
-        counts = (lost, old), (gained, new), (moved, kept)
-        yield label, grouped(old), grouped(new), *(cell for pair in counts for cell in (grouped(pair[0]), _share(*pair)))
+        shares = [(grouped(part), _share(part, whole)) for part, whole in ((lost, old), (gained, new), (moved, kept))]
+        yield label, grouped(old), grouped(new), *(cell for pair in shares for cell in pair)
 
 
 def _pictures(found: Comparison) -> list[tuple[str, ...]]:

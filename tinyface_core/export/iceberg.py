@@ -94,8 +94,8 @@ def check_tables(catalog: Catalog, place: Place, output_uri: str, *, overwrite: 
             )
         if made_of != output_uri and not overwrite:
             raise OutputError(
-                f"--output: the table {place.table(name)} was made of {made_of}. One output has one pair of tables: give "
-                "another namespace, or --overwrite to put the rows of this output in place of those."
+                f"--output: the table {place.table(name)} was made of {made_of}. One output has one pair of tables: "
+                "give another namespace, or --overwrite to put the rows of this output in place of those."
             )
 
 
@@ -202,8 +202,8 @@ def _refuse_other_columns(catalog: Catalog, place: Place, columns: pa.Schema | N
         return
     differing = sorted(set(names) ^ set(columns.names)) or ["their order"]
     raise OutputError(
-        f"--output: the table {place.table('images')} has other columns than this output ({', '.join(differing)}). Give "
-        "another namespace."
+        f"--output: the table {place.table('images')} has other columns than this output ({', '.join(differing)}). "
+        "Give another namespace."
     )
 
 

@@ -75,7 +75,9 @@ class Target:
         if self._ends_as_folder or is_bucket or (self._on_disk and self._path.is_dir()):
             raise OutputError(f"--output {self.uri}: is a folder. This form is one file: give its name, too.")
         if not self._overwrite and self._storage.stat(self.uri) is not None:
-            raise OutputError(f"--output {self.uri}: is there already. Give --overwrite to replace it, or another name.")
+            raise OutputError(
+                f"--output {self.uri}: is there already. Give --overwrite to replace it, or another name."
+            )
 
     def _check_folder(self) -> None:
         if self._storage.stat(self.uri) is not None:
@@ -87,8 +89,8 @@ class Target:
             return
         if self._storage.stat(f"{self.uri}/{MARK}") is None:
             raise OutputError(
-                f"--output {self.uri}: holds files that no export wrote ({', '.join(sorted(found))}). Give a folder that "
-                "is empty or does not exist yet."
+                f"--output {self.uri}: holds files that no export wrote ({', '.join(sorted(found))}). Give a folder "
+                "that is empty or does not exist yet."
             )
         if not self._overwrite:
             raise OutputError(

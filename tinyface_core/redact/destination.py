@@ -32,8 +32,8 @@ class Destination(OutputFolder):
         for uri in inputs:
             if self.uri == uri.rstrip("/") or self.uri.startswith(f"{uri.rstrip('/')}/"):
                 raise OutputError(
-                    f"--output {self.uri}: lies in {uri}, an input of this output: copies would be taken for new pictures "
-                    "there. Give a folder outside of it."
+                    f"--output {self.uri}: lies in {uri}, an input of this output: copies would be taken for new "
+                    "pictures there. Give a folder outside of it."
                 )
 
 

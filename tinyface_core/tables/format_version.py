@@ -40,7 +40,7 @@ def check_format(version: object, where: str) -> None:
         f"format {FORMAT_VERSION}" if OLDEST_READ == FORMAT_VERSION else f"formats {OLDEST_READ} to {FORMAT_VERSION}"
     )
     if not isinstance(version, int):
-        raise FormatError(f"{where}: its format is {version!r}, which is no number; {here}. Look with jobs/validate.py.")
+        raise FormatError(f"{where}: its format is {version!r}, no number; {here}. Look with jobs/validate.py.")
     if version > FORMAT_VERSION:
         raise FormatError(f"{where}: was written in format {version} by a later version; {here}. Update tinyface.")
     command = MIGRATIONS.get(version)
