@@ -36,15 +36,17 @@ def side_by_side(old: pa.Table, new: pa.Table, min_score: float) -> Comparison:
         old, new: ROWS.
         min_score: faces that score less count neither as lost nor as gained, moved or kept, but may be a counterpart.
     """
+    if not len(old):
+        return Comparison()
     same_P = _equal(old["sha256"], new["sha256"])
-    failed_P = [table["error"].is_valid().to_numpy() for table in (old, new)]
-    compared_P = same_P & ~failed_P[0] & ~failed_P[1]
+    old_failed_P, new_failed_P = (table["error"].is_valid().to_numpy() for table in (old, new))
+    compared_P = same_P & ~old_failed_P & ~new_failed_P
     kinds = {
         "compared": compared_P,
         "other bytes": ~same_P,
-        "error in old": same_P & failed_P[0] & ~failed_P[1],
-        "error in new": same_P & failed_P[1] & ~failed_P[0],
-        "error in both": same_P & failed_P[0] & failed_P[1],
+        "error in old": same_P & old_failed_P & ~new_failed_P,
+        "error in new": same_P & new_failed_P & ~old_failed_P,
+        "error in both": same_P & old_failed_P & new_failed_P,
     }
     broken = new["error"].filter(pa.array(kinds["error in new"])).to_pylist()
     rows = [table.filter(pa.array(compared_P)) for table in (old, new)]

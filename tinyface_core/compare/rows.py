@@ -68,7 +68,9 @@ def unit_rows(storage: Storage, folder: str, images_uri: str) -> pa.Table | None
 
 def faces_of(rows: pa.Table) -> Faces:
     """What `unit_rows` put into the column `faces`."""
-    column = pa.concat_arrays([pa.array([], pa.binary()), *rows["faces"].chunks])
+    if not len(rows):
+        return Faces(np.zeros(1, np.int64), np.zeros((0, len(_FACE)), np.float32))
+    column = pa.concat_arrays(rows["faces"].chunks)
     _, offsets, data = column.buffers()
     ends_P1 = np.frombuffer(offsets, np.int32, len(column) + 1, 4 * column.offset).astype(np.int64)
     first, last = int(ends_P1[0]), int(ends_P1[-1])
