@@ -26,7 +26,7 @@ from tinyface_core.compare.page import NAME, Told, page
 from tinyface_core.compare.pointer import Pointer
 from tinyface_core.compare.rule import Rule, limits_of
 from tinyface_core.compare.tables import Table, as_json, settings_as_text, tables_of
-from tinyface_core.errors import InputError, NotAccepted, SettingsError
+from tinyface_core.errors import InputError, NotAccepted, SettingsError, StopRun
 from tinyface_core.storage import Storage
 
 _RULE, _WRITE = Group("When the new output is accepted", sort_key=1), Group("What to write", sort_key=2)
@@ -137,6 +137,8 @@ def _print(old: Output, new: Output, settings: list[tuple[str, str, str]], table
 
 
 def _accept(pointer: Pointer, old: Output, new: Output, found: Comparison, numbers: dict[str, Any]) -> None:
+    if not find_output(pointer.storage, new.uri).finished:
+        raise StopRun(f"{new.uri}: a run of detect_archive.py began on it meanwhile. Compare again when it is done.")
     faces = {name: numbers["faces"][name] for name in ("min_score", "old", "new", "lost", "gained", "moved")}
     moved = pointer.move(old.uri, new.uri, {"pictures": dict(sorted(found.pictures.items())), "faces": faces})
     print(f"{pointer.uri} {'names' if moved else 'named already'} {new.uri}")

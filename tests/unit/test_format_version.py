@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -38,11 +39,10 @@ def with_format(folder: Path, version: int) -> Path:
     for file in folder.rglob("part-*.parquet"):
         footer = Footer.from_metadata(pq.read_metadata(file).metadata)
         assert footer is not None
-        object.__setattr__(footer, "format_version", version)
         table = pq.read_table(file, partitioning=None).replace_schema_metadata(None)
         with pq.ParquetWriter(file, table.schema) as writer:
             writer.write_table(table)
-            writer.add_key_value_metadata(footer.metadata())
+            writer.add_key_value_metadata(replace(footer, format_version=version).metadata())
     (folder / "_run" / "plan").mkdir()
     (folder / "_run" / "plan" / "000001.complete").touch()
     return folder

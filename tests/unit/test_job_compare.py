@@ -136,6 +136,19 @@ def test_an_unfinished_output_is_compared_and_not_accepted(
     assert "not finished (no _SUCCESS)" in capsys.readouterr().err
 
 
+def test_a_run_that_begins_on_the_new_output_meanwhile_stops_the_acceptance(
+    sides: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun(*_: object) -> str:
+        (tmp_path / "new" / "_SUCCESS").unlink(missing_ok=True)
+        return ""
+
+    monkeypatch.setattr("compare._print", begun)
+    assert run(*sides, "--max-lost", "0.5", "--accept", str(tmp_path / "current.json")) == 1
+    assert "began on it meanwhile" in capsys.readouterr().err
+    assert not (tmp_path / "current.json").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
