@@ -53,7 +53,7 @@ check-layout: $(STAMP)
 	$(BIN)/python -m pytest -q tests/layout
 
 check-site: $(STAMP)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 audit: $(STAMP)  ## known holes in what is installed; asks PyPI's service
 	$(BIN)/python -m pip install --quiet --target $(VENV)/audit pip-audit
@@ -68,7 +68,7 @@ docs: $(STAMP)  ## render docs/schema.md and the tables of docs/cli.md from the 
 	$(BIN)/python jobs/cli_doc.py
 
 site: $(STAMP)  ## build the documentation as a site: out/site/index.html
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove what make made, .venv too
 	rm -rf $(VENV) $(OUT) build out runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -48,7 +48,10 @@ complete -o default -F _tinyface_python python python3
 def completion() -> None:
     """Prints the script."""
     names = job_names()
-    own = [command_line(name).app.generate_completion(prog_name=f"tinyface_{name}", shell="bash") for name in names]
+    own = [
+        command_line(name).app.generate_completion(prog_name=f"tinyface_{name}", shell="bash")  # noqa: S604 - a name
+        for name in names
+    ]
     ours = f"complete -o default -F _tinyface_job {' '.join(f'{name}.py' for name in names)}"
     print("\n".join([*own, _PYTHON.strip(), ours]))
 

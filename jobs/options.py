@@ -194,9 +194,10 @@ def _environment(app: App) -> list[Callable[..., Any]]:
     known = {prefix + option.strip("-").replace("-", "_").upper() for option in options if option.startswith("--")}
     for name in given:
         if name not in known:
-            like = difflib.get_close_matches(name, known, 1, 0.7)
+            like = difflib.get_close_matches(name.removeprefix(prefix), [one.removeprefix(prefix) for one in known], 1)
             raise SettingsError(
-                f"{name}: {app.name[0]} has no such option. " + (f"Did you mean {like[0]}?" if like else "Unset it.")
+                f"{name}: {app.name[0]} has no such option. "
+                + (f"Did you mean {prefix}{like[0]}?" if like else "Unset it.")
             )
     return [cyclopts.config.Env(prefix, command=False, show=False)]
 

@@ -43,7 +43,7 @@ class Options:
     "WIDER's ground truth, which has the levels easy, medium and hard; else the annotations are judged by."
     zooms: Annotated[tuple[float, ...], _MANY] = ZOOMS
     "All pyramid levels to compute; those that the model does not use are added to its own one by one."
-    limit: Annotated[Texts, _MANY] = ()
+    limit: Annotated[Texts, Parameter("--level-heights", consume_multiple=1, negative=())] = ()
     "A row more: heights in px that levels may give, ZOOM=FROM-TO,..., as 4=0-12,0.25=80-; may be repeated."
     every: int = 1
     "Every n-th picture."

@@ -26,9 +26,10 @@ def sides(bucket: str, tmp_path: Path) -> dict[str, tuple[str, str]]:
     new = [Sample(sample.name, [FACE, LARGE] if int(sample.name[:3]) % 50 == 7 else sample.boxes) for sample in old]
     found = {}
     for where in (f"s3://{bucket}", str(tmp_path)):
-        uris = SampleOutput([old[:90], old[90:]]).write(f"{where}/old"), SampleOutput(
-            [new[:90], new[90:150], new[150:]], SETTINGS | {"min_score": 0.35}
-        ).write(f"{where}/new")
+        uris = (
+            SampleOutput([old[:90], old[90:]]).write(f"{where}/old"),
+            SampleOutput([new[:90], new[90:150], new[150:]], SETTINGS | {"min_score": 0.35}).write(f"{where}/new"),
+        )
         found[where] = uris
     return found
 
@@ -40,7 +41,7 @@ def test_a_store_gives_what_a_disk_gives(sides: dict[str, tuple[str, str]], stor
         assert run_job(app, [old, new, *asked]) == 0
         text = storage.read(storage.canonical(f"{where}/numbers.json")).decode()
         numbers.append(json.loads(text.replace(storage.canonical(where), "WHERE")))
-        assert storage.read(storage.canonical(f"{where}/page/compare.html")).startswith(b"\n<!doctype html>")
+        assert storage.read(storage.canonical(f"{where}/page/compare.html")).startswith(b"<!doctype html>")
     assert numbers[0] == numbers[1]
     assert numbers[0]["faces"]["lost"] == 4
     assert [diff["uri"][-7:] for diff in numbers[0]["most_different"]] == ["007.jpg", "057.jpg", "107.jpg", "157.jpg"]

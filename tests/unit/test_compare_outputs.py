@@ -28,9 +28,7 @@ def shifted(box: Box, px: float, score: float | None = None) -> Box:
     return (box[0] + px, box[1], box[2] + px, box[3], box[4] if score is None else score)
 
 
-def compared(
-    folder: Path, old: list[list[Sample]], new: list[list[Sample]], min_score: float = 0.3
-) -> Comparison:
+def compared(folder: Path, old: list[list[Sample]], new: list[list[Sample]], min_score: float = 0.3) -> Comparison:
     storage = Storage()
     SampleOutput(old).write(folder / "old")
     SampleOutput(new).write(folder / "new")

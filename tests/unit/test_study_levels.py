@@ -162,7 +162,7 @@ def test_the_rows() -> None:
 
 @pytest.mark.parametrize("text", ["4", "4=x-2", "3=0-12", "4=12-12", "4=20-12", ""])
 def test_limits_that_make_no_sense_are_named(text: str) -> None:
-    with pytest.raises(SettingsError, match="--limit"):
+    with pytest.raises(SettingsError, match="--level-heights"):
         limited(text, (1, 4))
 
 
@@ -264,7 +264,7 @@ def test_wrong_input_is_named(data: Path, tmp_path: Path, capsys: pytest.Capture
     (data / "p_3.png").unlink()
     for tokens, message in (
         ([*toy, "--every", "0"], "--every"),
-        ([*toy, "--limit", "7=0-9"], "--limit 7=0-9"),
+        ([*toy, "--level-heights", "7=0-9"], "--level-heights 7=0-9"),
         (["--model", "nobody"], "nobody: no such file"),
         ([*toy, "--zooms", "1"], "p_1.png: cannot be decoded"),
         ([*toy, "--zooms", "1", "--every", "3"], "p_3.png: cannot be read"),

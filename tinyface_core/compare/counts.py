@@ -100,9 +100,7 @@ class Comparison:
     most_different: tuple[PictureDiff, ...] = ()
 
     def __add__(self, other: Comparison) -> Comparison:
-        most = heapq.nsmallest(
-            LISTED, self.most_different + other.most_different, key=PictureDiff.most_different_first
-        )
+        most = heapq.nsmallest(LISTED, self.most_different + other.most_different, key=PictureDiff.most_different_first)
         return Comparison(
             self.pictures + other.pictures,
             self.lost_results + other.lost_results,

@@ -53,9 +53,7 @@ def _best_first(old_M: NDArray[np.int64], new_M: NDArray[np.int64], iou_M: NDArr
     return np.sort(np.concatenate([np.flatnonzero(alone), np.array(taken, np.int64)]))
 
 
-def _overlapping(
-    old: Faces, new: Faces
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+def _overlapping(old: Faces, new: Faces) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
     """Candidates, block after block of old faces, each with the new faces that begin near enough in its picture.
 
     IoU >= 1/2 asks for an overlap of at least half of either box, so of half its width: the new box begins left of the

@@ -62,9 +62,7 @@ def page(found: Comparison, old: Output, new: Output, told: Told, *, storage: St
     )
 
 
-def _figures(
-    storage: Storage, chosen: Sequence[PictureDiff]
-) -> tuple[list[_Figure], list[tuple[text.Place, str]]]:
+def _figures(storage: Storage, chosen: Sequence[PictureDiff]) -> tuple[list[_Figure], list[tuple[text.Place, str]]]:
     """(drawn, those that could not be read with the reason), in the order of `chosen`."""
     figures: dict[str, _Figure] = {}
     unread: list[tuple[text.Place, str]] = []

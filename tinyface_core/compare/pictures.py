@@ -49,8 +49,8 @@ def side_by_side(old: pa.Table, new: pa.Table, min_score: float) -> Comparison:
         "error in both": same_P & old_failed_P & new_failed_P,
     }
     broken = new["error"].filter(pa.array(kinds["error in new"])).to_pylist()
-    rows = [table.filter(pa.array(compared_P)) for table in (old, new)]
-    faces, most_different = _faces(*rows, min_score)
+    old_rows, new_rows = (table.filter(pa.array(compared_P)) for table in (old, new))
+    faces, most_different = _faces(old_rows, new_rows, min_score)
     pictures = Counter({name: int(mask_P.sum()) for name, mask_P in kinds.items() if mask_P.any()})
     return Comparison(pictures, new_errors=Counter(broken), faces=faces, most_different=most_different)
 

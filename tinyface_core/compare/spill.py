@@ -31,10 +31,15 @@ class Spill:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="tinyface-compare-")
         place = Path(self._folder.name)
-        config = {"memory_limit": _MEMORY, "threads": 2, "temp_directory": str(place / "spill")}
         self._database = duckdb.connect(
             str(place / "pictures.duckdb"),
-            config=config | {"preserve_insertion_order": False, "autoinstall_known_extensions": False},
+            config={
+                "memory_limit": _MEMORY,
+                "threads": 2,
+                "temp_directory": str(place / "spill"),
+                "preserve_insertion_order": False,
+                "autoinstall_known_extensions": False,
+            },
         )
         self._waiting: dict[str, list[pa.Table]] = {"old": [], "new": []}
         for side in self._waiting:
@@ -79,8 +84,8 @@ class Spill:
         for side in self._waiting:
             self._insert(side)
         with _told(self._folder.name):
-            reader = self._database.execute(sql).to_arrow_reader(_BATCH_ROWS)
-            for batch in reader or ():
+            reader = self._database.sql(sql).to_arrow_reader(_BATCH_ROWS)
+            for batch in reader:
                 yield pa.Table.from_batches([batch])
 
     def _insert(self, side: str) -> None:

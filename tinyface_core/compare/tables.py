@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from tinyface_core.compare.counts import HEIGHT_BANDS, MOVED_IOU, SCORE_BANDS, Comparison, Counts, FaceCounts
 from tinyface_core.compare.match import MATCH_IOU
@@ -12,7 +15,6 @@ from tinyface_core.compare.outputs import Output
 from tinyface_core.report.text import grouped, shown
 
 _Pick = Callable[[Counts], Any]
-_ALL: list[tuple[str, _Pick]] = [("all", lambda counts_HS: counts_HS.sum())]
 _HEAD = ("old", "new", "lost", "of the old", "gained", "of the new", "moved", "of the kept")
 
 
@@ -38,17 +40,21 @@ def tables_of(found: Comparison, min_score: float) -> list[Table]:
     """Pictures, faces by height, faces by score."""
     faces = found.faces
     said = f"Faces of a score from {min_score:g}; a counterpart has an IoU of {MATCH_IOU:g} or more, and any score."
-    heights: list[tuple[str, _Pick]] = [
-        (f"{band} px", lambda counts_HS, h=place: counts_HS[h].sum()) for place, band in enumerate(HEIGHT_BANDS)
-    ]
-    scores: list[tuple[str, _Pick]] = [
-        (f"{band}+", lambda counts_HS, s=place: counts_HS[:, s].sum()) for place, band in enumerate(SCORE_BANDS)
-    ]
+    heights = [(f"{band} px", partial(_of_height, place)) for place, band in enumerate(HEIGHT_BANDS)]
+    scores = [(f"{band}+", partial(_of_score, place)) for place, band in enumerate(SCORE_BANDS)]
     return [
         Table("Pictures", _told_of_pictures(found), ("", "pictures"), _pictures(found)),
-        Table("Faces by height", said, ("height", *_HEAD), [*_rows(faces, heights), *_rows(faces, _ALL)]),
+        Table("Faces by height", said, ("height", *_HEAD), [*_rows(faces, [*heights, ("all", np.sum)])]),
         Table("Faces by score", _told_of_moves(faces), ("score", *_HEAD), [*_rows(faces, scores)]),
     ]
+
+
+def _of_height(place: int, counts_HS: Counts) -> Any:
+    return counts_HS[place].sum()
+
+
+def _of_score(place: int, counts_HS: Counts) -> Any:
+    return counts_HS[:, place].sum()
 
 
 def settings_as_text(differing: Sequence[tuple[str, Any, Any]]) -> list[tuple[str, str, str]]:

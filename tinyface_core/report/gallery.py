@@ -89,9 +89,7 @@ def show(
     )
 
 
-def _layer(
-    shown_K4: NDArray[np.float64], original_K5: NDArray[np.float32], marks_K: Sequence[Mark]
-) -> tuple[str, str]:
+def _layer(shown_K4: NDArray[np.float64], original_K5: NDArray[np.float32], marks_K: Sequence[Mark]) -> tuple[str, str]:
     """(path data of the casing, elements of the boxes); titles tell the height in the original picture."""
     sizes_K2 = shown_K4[:, 2:] - shown_K4[:, :2]
     casing, boxes = [], []

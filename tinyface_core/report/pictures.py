@@ -62,9 +62,7 @@ def read_pictures(
     yield from unread
 
 
-def _encoded(
-    storage: Storage, pictures: Sequence[P], patience_s: float
-) -> Iterator[tuple[P, bytes | str]]:
+def _encoded(storage: Storage, pictures: Sequence[P], patience_s: float) -> Iterator[tuple[P, bytes | str]]:
     """Object by object, so that an archive that holds several of the pictures is read once."""
     deadline = time.monotonic() + patience_s
     by_object: dict[tuple[str, str | None], dict[str, P]] = {}
