@@ -1,13 +1,14 @@
 """Tables of 10^7 pictures: how many files, how large, and how quick does DuckDB answer?
 
-    python benchmarks/tables.py [--pictures 1000000] [--unit-pictures 1000] [--workers N] [--compacted] [--work DIR] \
-        [--json FILE]
+    python benchmarks/tables.py [--pictures 1000000] [--unit-pictures 1000] [--workers N] [--compacted] [--partitioned] \
+        [--work DIR] [--json FILE]
 
 Made-up rows (benchmarks/made_up_rows.py) go through the driver's own collector and committer to this disk, in as many
 processes as there are CPUs. Then typical queries over the plain globs, each three times by a connection of its own
 with DuckDB's own settings; the files may be in the page cache. Answers are compared with what the rows were made of.
-`--compacted` asks again of copies in files of some 256 MB, images by uri. Prints two Markdown tables; the seconds are
-the median of three.
+`--compacted` asks again of copies in files of some 256 MB, images by uri. `--partitioned` writes a hundredth of 10^7
+pictures to each folder, and asks for the faces of one, by its uris and by its key. Prints two Markdown tables; the
+seconds are the median of three.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "jobs")]
 from tinyface_core.storage import Storage  # noqa: E402
 from tinyface_core.tables.collect import UnitCollector  # noqa: E402
 from tinyface_core.tables.commit import Committer, Written  # noqa: E402
+from tinyface_core.tables.partition import PartitionBy  # noqa: E402
 from tinyface_core.tables.redo import UnitWork  # noqa: E402
 from work import COMMIT_THREADS, COMMITS_AHEAD  # noqa: E402
 
@@ -64,12 +66,20 @@ QUERIES = {
     "its faces": "SELECT d.* FROM IMAGES JOIN DETECTIONS d USING (image_id, commit) "
     "WHERE uri = 's3://archive/photos/00000/000007.jpg'",
 }
+PARTITION = r"part=/(\d{4})\d[./]"
+_one_part = "SELECT count(*), avg(score) FROM IMAGES i JOIN DETECTIONS d USING (image_id, commit) WHERE "
+OF_ONE_PART = {
+    "faces of one part, by its uris": _one_part + r"regexp_extract(uri, '/(\d{4})\d[./]', 1) = '0001'",
+    "faces of one part, by its key": _one_part + "i.part = '0001' AND d.part = '0001'",
+}
 app = App(help=__doc__)
 
 
-def write(numbers: range, pictures: int, output_uri: str) -> Counter[str]:
+def write(numbers: range, pictures: int, output_uri: str, *, partitioned: bool) -> Counter[str]:
     """Makes and commits these units, in this process; gives what is known of them."""
-    committer, collector = Committer(Storage(), output_uri, "settings", "model"), UnitCollector()
+    partition = PartitionBy.parse(PARTITION) if partitioned else None
+    committer = Committer(Storage(), output_uri, "settings", "model", partition=partition)
+    collector = UnitCollector()
     known, writing = Counter[str](), deque[Future[Written]]()
     with ThreadPoolExecutor(COMMIT_THREADS) as pool:
         for number in numbers:
@@ -143,12 +153,14 @@ def compact(output: Output, into: Path) -> Output:
     return Output(into)
 
 
-def written(output: Output, units: int, pictures: int, workers: int) -> tuple[Counter[str], float]:
+def written(
+    output: Output, units: int, pictures: int, workers: int, *, partitioned: bool
+) -> tuple[Counter[str], float]:
     """Makes both tables; what is known of them, and pictures/s."""
     began, known = time.monotonic(), Counter[str]()
-    parts = [range(first, units, workers) for first in range(workers)]
+    parts, uri = [range(first, units, workers) for first in range(workers)], f"file://{output.folder}"
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for one in pool.map(partial(write, pictures=pictures, output_uri=f"file://{output.folder}"), parts):
+        for one in pool.map(partial(write, pictures=pictures, output_uri=uri, partitioned=partitioned), parts):
             known.update(one)
     return known, known["pictures"] / (time.monotonic() - began)
 
@@ -161,18 +173,23 @@ def tell_tables(tables: dict[str, list[Table]]) -> None:
             print(f"| {one.name} | {form} | {one.rows:,} | {one.files:,} | {sizes} | {one.footers_mb:,.1f} |")
 
 
-def tell_queries(outputs: dict[str, Output], known: Counter[str]) -> dict[str, dict[str, list[float]]]:
+def tell_queries(
+    outputs: dict[str, Output], known: Counter[str], *, partitioned: bool
+) -> dict[str, dict[str, list[float]]]:
     """Asks all, and checks the answers; the seconds of each round."""
     print("\n| query | " + " | ".join(f"s, {form}" for form in outputs) + " |\n|---|" + "---:|" * len(outputs))
-    seconds = {query: dict[str, list[float]]() for query in QUERIES}
+    queries = QUERIES | (OF_ONE_PART if partitioned else {})
+    seconds = {query: dict[str, list[float]]() for query in queries}
     rows = {form: dict[str, Rows]() for form in outputs}
-    for query, sql in QUERIES.items():
+    for query, sql in queries.items():
         for form, output in outputs.items():
             rows[form][query], seconds[query][form] = ask(output, sql)
         medians = (f"{statistics.median(each):.2f}" for each in seconds[query].values())
         print(f"| {query} | " + " | ".join(medians) + " |", flush=True)
     for several in rows.values():
         check(several, known)
+        if len({several[query][0][0] for query in OF_ONE_PART if partitioned}) > 1:
+            raise SystemExit("wrong answers: the faces of a part are others by its key")
     return seconds
 
 
@@ -183,6 +200,7 @@ def main(
     unit_pictures: int = 1000,
     workers: int = os.cpu_count() or 1,
     compacted: bool = False,
+    partitioned: bool = False,
     work: Path | None = None,
     json_file: Annotated[Path | None, Parameter("--json")] = None,
 ) -> None:
@@ -193,7 +211,7 @@ def main(
         if free < needed:
             raise SystemExit(f"{folder}: {free / 1e9:.0f} GB are free, needed are {needed / 1e9:.0f}")
         output = Output(Path(folder) / "faces")
-        known, rate = written(output, units, unit_pictures, workers)
+        known, rate = written(output, units, unit_pictures, workers, partitioned=partitioned)
         print(f"{known['pictures']:,} pictures with {known['faces']:,} faces in units of {unit_pictures:,}, ", end="")
         print(f"made and written at {rate:,.0f} pictures/s by {workers} processes\n")
         outputs = {"as written": output}
@@ -201,7 +219,7 @@ def main(
             outputs["compacted"] = compact(output, Path(folder) / "compacted")
         tables = {form: [table_of(one, name) for name in ("images", "detections")] for form, one in outputs.items()}
         tell_tables(tables)
-        seconds = tell_queries(outputs, known)
+        seconds = tell_queries(outputs, known, partitioned=partitioned)
     if json_file is not None:
         found = {form: [asdict(table) for table in several] for form, several in tables.items()}
         json_file.write_text(json.dumps({"known": known, "tables": found, "seconds": seconds}, indent=1) + "\n")

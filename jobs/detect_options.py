@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 
 from options import StorageFlags, Texts, actor_range, many, refuse_lost
 from tinyface_core.errors import SettingsError
+from tinyface_core.tables.partition import PartitionBy
 
 _READ, _WRITE = Group("What to read", sort_key=1), Group("Where to write", sort_key=2)
 _DETECT, _RUN = Group("How to detect", sort_key=3), Group("How to run", sort_key=4)
@@ -34,6 +35,8 @@ class DetectArchive:
     "Columns of the manifest or Parquet input to carry into the images table."
     limit: Annotated[int | None, Parameter(group=_READ)] = None
     "Stop after the whole units that reach this many pictures; a later run goes on."
+    partition_by: Annotated[str | None, Parameter(group=_WRITE)] = None
+    "KEY=PATTERN: tables lie in folders KEY=VALUE, by the pattern's first group in each uri, as day=/([0-9-]+)/."
     dry_run: Annotated[bool, Parameter(group=_WRITE, negative=())] = False
     "Tell what would be read, by type, with sizes; write nothing."
     forecast: Annotated[bool, Parameter(group=_WRITE, negative=())] = False
@@ -122,6 +125,8 @@ class DetectArchive:
             if not all(text.strip() for text in texts):
                 raise SettingsError(f"{name}: is empty. An unset variable? Give `.` for the current folder.")
         refuse_lost("--output", self.output)
+        if self.partition_by is not None:
+            PartitionBy.parse(self.partition_by, frozenset(self.carry))
         self.levels()
         self.actor_range()
 

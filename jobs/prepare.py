@@ -21,7 +21,7 @@ from ray_start import Pool
 from start_up import StartUp
 from tinyface_core.archive.signed_urls import SignedUrls
 from tinyface_core.detect.options import TILE_PX, DetectOptions, Runtime, suited
-from tinyface_core.detect.pyramid import Zooms, adaptive_zooms
+from tinyface_core.detect.pyramid import Zooms, adaptive_zooms, most_reduced
 from tinyface_core.errors import CheckpointError, SettingsError
 from tinyface_core.model.advice import Advice
 from tinyface_core.model.locate import ModelAddress, fetch, locate
@@ -32,6 +32,7 @@ from tinyface_core.tables.claim import Claim
 from tinyface_core.tables.commit import Committer
 from tinyface_core.tables.format_version import FORMAT_VERSION
 from tinyface_core.tables.output import OutputFolder, settings_hash
+from tinyface_core.tables.partition import PartitionBy
 from tinyface_core.tables.removed import Removed
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 ACCURATE, LIGHT = "hr-resnet50", "hr-mobilenetv2"
 CHOICES = (
     *("model", "model_hash", "device", "precision", "zooms", "focus", "min_score", "nms_iou"),
-    *("carry", "max_pixels", "decode_timeout"),
+    *("carry", "max_pixels", "decode_timeout", "partition_by"),
 )
 OF_THE_MODEL = ("ellipses",)
 FACTS = {"tile_px": TILE_PX, "decoder": DECODER_VERSION, "format_version": FORMAT_VERSION}
@@ -57,6 +58,11 @@ class Decided:
     def hash(self) -> str:
         return settings_hash(self.settings)
 
+    @property
+    def partition(self) -> PartitionBy | None:
+        text = self.settings["partition_by"]
+        return PartitionBy.parse(text) if text is not None else None
+
     def detecting(self, reading: Reading, pool: Pool, output: OutputFolder) -> Detecting:
         """What the detectors of this pool need to know."""
         chosen = self.settings
@@ -69,7 +75,7 @@ class Decided:
             options=DetectOptions(
                 chosen["min_score"], chosen["nms_iou"], zooms, tile_px=chosen["tile_px"], focus=chosen["focus"]
             ),
-            limits=Limits(chosen["max_pixels"], chosen["decode_timeout"]),
+            limits=Limits(chosen["max_pixels"], chosen["decode_timeout"], reduced=most_reduced(zooms)),
             carried=reading.carried,
             threads=pool.threads,
             decoders=pool.decoders,
@@ -92,7 +98,14 @@ class Run:
     def committer(self) -> Committer:
         hashes = self.decided.hash, self.decided.model.sha256
         where = self.reading.storage, self.output.uri
-        return Committer(*where, *hashes, self.reading.carried, removed=self.removed, check=self.claim.check)
+        return Committer(
+            *where,
+            *hashes,
+            self.reading.carried,
+            removed=self.removed,
+            partition=self.decided.partition,
+            check=self.claim.check,
+        )
 
     @cached_property
     def removed(self) -> Removed:
@@ -109,7 +122,7 @@ def asked_for(job: DetectArchive, storage: Storage) -> dict[str, Any]:
     for name in ("device", "precision"):
         if getattr(job, name) != "auto":
             asked[name] = getattr(job, name)
-    for name in ("focus", "min_score", "nms_iou", "max_pixels", "decode_timeout"):
+    for name in ("focus", "min_score", "nms_iou", "max_pixels", "decode_timeout", "partition_by"):
         if getattr(job, name) is not None:
             asked[name] = getattr(job, name)
     levels = job.levels()
@@ -142,6 +155,7 @@ def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, sto
         "carry": [],
         "max_pixels": limits.max_pixels,
         "decode_timeout": limits.timeout_s,
+        "partition_by": None,
     }
     settings |= FACTS | asked
     _check_levels(settings["zooms"], spec)

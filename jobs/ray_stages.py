@@ -124,7 +124,7 @@ class DetectFaces:
                 rows.add(row, picture)
                 continue
             began = time.perf_counter()
-            found = self.detect(picture.rgb_HW3)
+            found = self.detect(picture)
             rows.add(row, picture, found, time.perf_counter() - began)
         return rows.table()
 

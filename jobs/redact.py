@@ -83,7 +83,6 @@ def _work(run: RedactRun, pool: Pool) -> UnitTotals:
     sought = run.sought
     redacting = Redacting(
         sought.storage,
-        sought.output.uri,
         run.to.uri,
         run.claim.uri,
         sought.redaction,
@@ -108,7 +107,7 @@ def _checking(run: RedactRun, ray_session: RaySession) -> Checking | None:
     reading = Reading(sought.storage, CandidateFilter(all_files=True))
     detecting = sought.decided.detecting(reading, pool, sought.output)
     min_score = sought.settings["min_score"]
-    return Checking(sought.storage, sought.output.uri, run.results, detecting, pool, min_score)
+    return Checking(sought.storage, run.results, detecting, pool, min_score)
 
 
 def _facts(

@@ -36,7 +36,6 @@ class Checking:
     """What the check needs to know."""
 
     storage: Storage
-    output_uri: str
     results: ResultFiles
     detecting: Detecting
     pool: Pool
@@ -82,7 +81,7 @@ class Checking:
         wanted = {row["image_id"]: row["unit"] for row in rows}
         found: dict[str, Examined] = {}
         for unit in sorted(set(wanted.values())):
-            all_of_unit = examined(self.storage, self.output_uri, records[unit], self.min_score)
+            all_of_unit = examined(self.storage, records[unit], self.min_score)
             found |= {name: each for name, each in all_of_unit.items() if name in wanted}
         return found
 

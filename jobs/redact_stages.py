@@ -40,10 +40,9 @@ _OF_PICTURE = ("index", "image_id", "uri", "member", "sha256")
 
 @dataclass(frozen=True)
 class Redacting:
-    """What the stages need to know. output_uri: of the detection; to_uri, claim_uri: of the copies."""
+    """What the stages need to know. to_uri, claim_uri: of the copies."""
 
     storage: Storage
-    output_uri: str
     to_uri: str
     claim_uri: str
     redaction: Redaction
@@ -72,7 +71,7 @@ def _pictures_of(
     unit: Unit, only: frozenset[int] | None, record: CommitRecord, redacting: Redacting
 ) -> Iterator[pa.Table]:
     storage, name = redacting.storage, unit.name
-    pictures = examined(storage, redacting.output_uri, record, redacting.redaction.min_score)
+    pictures = examined(storage, record, redacting.redaction.min_score)
     held: list[dict[str, Any]] = []
     held_bytes = 0
     for picture in read_again(unit, pictures, storage, only):

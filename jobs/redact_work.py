@@ -167,7 +167,7 @@ class CopyLoop:
             )
         for name, indexes in wanted.items():
             record, redacting = window[name].record, self.redacting
-            pictures_of = examined(redacting.storage, redacting.output_uri, record, redacting.redaction.min_score)
+            pictures_of = examined(redacting.storage, record, redacting.redaction.min_score)
             lost = [each for each in pictures_of.values() if each.index in indexes]
             rows = [row_of(name, record.commit, each, (ErrorClass.INTERNAL.value, _LOST)) for each in lost]
             yield from collector.add(rows_table([*rows, end_row(name, len(pictures_of))]))

@@ -27,10 +27,13 @@ class StartUp:
         self.seconds[step] = round(self.seconds.get(step, 0.0) + now - self._latest, 3)
         self._latest = now
 
-    def end(self, step: str) -> None:
-        """The last one; what comes later is work."""
+    def end(self, step: str, last: str, last_s: float) -> None:
+        """The last two: `last` took last_s of what has passed. What comes later is work."""
         if not self._ended:
             self.passed(step)
             self._ended = True
+            last_s = round(min(last_s, self.seconds[step]), 3)
+            self.seconds[step] = round(self.seconds[step] - last_s, 3)
+            self.seconds[last] = last_s
             steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in self.seconds.items())
             log.info("first pictures after %.1f s: %s", sum(self.seconds.values()), steps)

@@ -155,7 +155,9 @@ def find_to_do(run: Run, sources: Iterable[Source], *, again: bool = False) -> T
         if size is None:
             size, sorted_sources = unit_size_for(sorted_sources, lambda source: expected_pictures(whole_unit(source)))
         signed = map(run.urls.signed, sorted_sources)
-        yield from cut_units(signed, reading.storage, reading.candidates, unit_pictures=size)
+        partition = run.decided.partition
+        value_of = (lambda source: partition.folder(source.uri)) if partition else None
+        yield from cut_units(signed, reading.storage, reading.candidates, unit_pictures=size, value_of=value_of)
 
     def retire(names: Sequence[str]) -> None:
         output.delete_success()

@@ -97,7 +97,7 @@ def work(run: Run, to_do: ToDo, pool: Pool) -> Worked:
             on_commit,
             run.job.max_error_share,
             lambda: to_do.reads_committed(run.reading.storage),
-            on_rows=lambda: run.start_up.end("detectors"),
+            on_rows=lambda rows: run.start_up.end("detectors", "first block", pc.sum(rows["detect_s"]).as_py() or 0.0),
         )
         loop.work(to_do, dict(suspects))
         progress.say(now=True)
@@ -126,7 +126,7 @@ class CommitLoop:
     on_commit: Callable[[UnitWork, Written], None]
     max_error_share: float | None = None
     reads_otherwise: Callable[[], bool] = lambda: False
-    on_rows: Callable[[], None] = lambda: None
+    on_rows: Callable[[pa.Table], None] = lambda _: None
     changed: dict[str, Source] = field(default_factory=dict)
 
     def work(self, units: Iterable[UnitWork], suspects: Indexes) -> None:
@@ -160,7 +160,7 @@ class CommitLoop:
             for table in rows_from(chain, settling.pool):
                 signals.check()
                 self.progress.came(table)
-                self.on_rows()
+                self.on_rows(table)
                 for whole in collector.add(table):
                     self._commit(units, *whole)
         for whole in settling.settle(parts, collector, suspects):

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinyface_core.detect.detections import Detections
 from tinyface_core.detect.options import DetectOptions
+from tinyface_core.picture.picture import Picture
 
 TOGETHER_S = 1200.0  # within which all detectors have to be there
 FACES = 3
@@ -38,10 +38,10 @@ class GuardedDetector:
                 raise RuntimeError(f"only {len(os.listdir(notes))} of {orders['actors']} detectors have started")
             time.sleep(0.5)
 
-    def __call__(self, rgb_HW3: NDArray[np.uint8]) -> Detections:
+    def __call__(self, picture: Picture) -> Detections:
         began = time.time()
         time.sleep(self._sleep_s)
-        height, width = rgb_HW3.shape[:2]
+        height, width = picture.size_hw
         boxes_K4 = np.tile(np.array([[0, 0, width / 4, height / 3]], np.float32), (FACES, 1))
         boxes_K4[:, ::2] += np.arange(FACES, dtype=np.float32)[:, None] * width / 4
         scores_K, template_K = np.linspace(0.9, 0.7, FACES, dtype=np.float32), np.zeros(FACES, np.int8)

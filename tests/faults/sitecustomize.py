@@ -28,11 +28,12 @@ MARKER = b"tinyface-fault:"
 def break_detector(module):
     detect = module.Detector.__call__
 
-    def broken(self, rgb_HW3):
+    def broken(self, rgb_HW3, **shown):
         pixel = tuple(int(value) for value in rgb_HW3[0, 0])
         if "TINYFACE_TEST_NOTES" in os.environ:
             with open(os.path.join(os.environ["TINYFACE_TEST_NOTES"], str(os.getpid())), "a") as notes:
-                notes.write(f"{rgb_HW3.shape[1]} {rgb_HW3.shape[0]}\n")
+                height, width = shown.get("size_hw") or rgb_HW3.shape[:2]
+                notes.write(f"{width} {height}\n")
         if pixel in DEADLY:
             os.kill(os.getpid(), DEADLY[pixel])
             time.sleep(60)  # the signal comes to the process, not to this line
@@ -40,7 +41,7 @@ def break_detector(module):
             time.sleep(SLOW_S)
         if pixel == RAISES:
             raise RuntimeError("a detector that fails on this picture")
-        return detect(self, rgb_HW3)
+        return detect(self, rgb_HW3, **shown)
 
     module.Detector.__call__ = broken
 

@@ -78,10 +78,32 @@ def test_a_forecast_writes_nothing_and_the_run_is_held_against_it(
     assert found["took_hours"] > 0
     facts = Tables(tmp_path / "out").run_facts
     assert 0 < facts["duty"] < 1
-    assert list(facts["start_up_s"]) == ["imports", "listing", "Ray", "device", "plan", "detectors"]
+    assert list(facts["start_up_s"]) == ["imports", "listing", "Ray", "device", "plan", "detectors", "first block"]
     assert 0 < sum(facts["start_up_s"].values()) < facts["wall_s"] + 30  # from the command on
     assert re.search(r"detectors +2, computing \d+% of the time", last.out)
     assert re.search(r"of work expected, .* taken \([+-]", last.out)
+
+
+def test_a_partitioned_output_resumes_and_is_asked_by_its_key(tmp_path: Path, ray_head: RayHead, model: Path) -> None:
+    for number in range(12):
+        place = tmp_path / "in" / f"camera-{number % 2}" / f"2016-05-0{1 + number % 3}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.jpg").write_bytes(cloud(number))
+    (tmp_path / "in" / "undated.tar").write_bytes(tar_bytes([("2016-05-01/a.jpg", cloud(20)), ("b.jpg", b"x")]))
+    by_day = ("--partition-by", r"day=/(\d{4}-\d\d-\d\d)/")
+    common = ("--input", "in", "--output", "out", "--model", str(model), "--zooms", "0.5", "--no-report")
+    first = (*common, *by_day, "--unit-pictures", "3", "--limit", "5")
+    Job(tmp_path / "log", ray_head.environment, *first, cwd=tmp_path).wait().expect(0)
+    tables = Tables(tmp_path / "out").validated()
+    assert 5 <= tables.query("SELECT count(*) FROM IMAGES")[0][0] < 14
+    other = Job(tmp_path / "log", ray_head.environment, *common, "--partition-by", "day=/(x)/", cwd=tmp_path).wait()
+    assert "was made with partition_by" in other.expect(2).err
+    Job(tmp_path / "log", ray_head.environment, *common, cwd=tmp_path).wait().expect(0)
+    days = tables.validated().query("SELECT day::VARCHAR, count(*) FROM IMAGES GROUP BY 1 ORDER BY 1")
+    assert days == [("2016-05-01", 4), ("2016-05-02", 4), ("2016-05-03", 4), (None, 2)]
+    assert sorted(path.name for path in (tmp_path / "out" / "images").iterdir()) == [
+        *(f"day=2016-05-0{day}" for day in (1, 2, 3)), "day=__HIVE_DEFAULT_PARTITION__"
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

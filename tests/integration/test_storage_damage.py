@@ -240,10 +240,10 @@ def test_rows_that_are_read_back_are_those_that_were_committed_or_stop_the_run(
     output = f"s3://{bucket}/out"
     Committer(storage, output, "settings", "model").write(UnitWork.whole(unit), "sources", make_rows(unit, faces=2))
     (record,) = committed(storage, output).values()
-    sound = committed_tables(storage, output, record)
+    sound = committed_tables(storage, record)
     files = images_uri(output, unit.name), detections_uri(output, unit.name, record.commit)
     proxy.rules[:] = [Rule("flip", "GET", "part-", count=1)]
-    assert committed_tables(storage, output, record) == sound
+    assert committed_tables(storage, record) == sound
 
     stopped = 0
     for uri in files:
@@ -252,7 +252,7 @@ def test_rows_that_are_read_back_are_those_that_were_committed_or_stop_the_run(
         for place in range(0, len(data), len(data) // 12):
             proxy.rules[:] = [Rule("flip", "GET", uri.rpartition("/")[2], byte=place)]
             try:
-                read_back = committed_tables(storage, output, record)
+                read_back = committed_tables(storage, record)
             except StopRun as error:
                 stopped += record.uri in str(error)
             else:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from tests.picture_samples import colour_files
 from tests.unit.archives import tar_bytes
@@ -18,7 +17,7 @@ from tinyface_core.archive.record import Kind, Source
 from tinyface_core.forecast.forecast import Workers, forecast
 from tinyface_core.forecast.sample import ARCHIVES, EACH, PICTURES, InputSample
 from tinyface_core.forecast.timing import PictureTimes, time_pictures
-from tinyface_core.picture.picture import Limits
+from tinyface_core.picture.picture import Limits, Picture
 from tinyface_core.storage import Storage
 
 
@@ -62,7 +61,7 @@ def test_steps_are_timed_one_by_one_and_the_detector_is_warm(tmp_path: Path) -> 
     (tmp_path / "c.tar").write_bytes(tar_bytes([(f"{number}.jpg", good) for number in range(EACH + 5)]))
     seen: list[float] = []
 
-    def detect(rgb_HW3: NDArray[np.uint8]) -> None:
+    def detect(_: Picture) -> None:
         seen.append(0.2 if not seen else 0.02)
         time.sleep(seen[-1])
 

@@ -13,6 +13,7 @@ import torch
 from tests.layout.source import ROOT
 from tinyface_core.detect.guarded import GuardedDetector
 from tinyface_core.errors import ErrorClass, PictureError, Stage
+from tinyface_core.picture.picture import Picture
 
 
 @pytest.mark.parametrize(
@@ -33,12 +34,12 @@ from tinyface_core.errors import ErrorClass, PictureError, Stage
     ],
 )
 def test_a_picture_that_the_detector_fails_on_is_an_error_row(error: Exception, wanted: ErrorClass, said: str) -> None:
-    def fails(rgb_HW3: object) -> None:
+    def fails(rgb_HW3: object, **shown: object) -> None:
         raise error
 
     guarded = GuardedDetector.__new__(GuardedDetector)
     guarded.detector = cast(Any, fails)
-    result = guarded(np.zeros((30, 40, 3), np.uint8))
+    result = guarded(Picture(np.zeros((30, 40, 3), np.uint8), "png"))
     assert isinstance(result, PictureError)
     assert (result.stage, result.error_class) == (Stage.DETECT, wanted)
     assert said in result.message

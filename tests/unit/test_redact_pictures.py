@@ -55,7 +55,7 @@ def detect(unit: Unit, output: Path, failing: frozenset[int] = frozenset()) -> C
 
 
 def again(unit: Unit, output: Path, record: CommitRecord, only: frozenset[int] | None = None) -> list[Examined]:
-    pictures = examined(STORAGE, f"file://{output}", record, None)
+    pictures = examined(STORAGE, record, None)
     found = list(read_again(unit, pictures, STORAGE, only))
     assert len({each.image_id for each in found}) == len(found)
     return sorted(found, key=lambda each: each.index)
@@ -82,7 +82,7 @@ def test_faces_below_the_score_are_left_out(loose: list[Path], tmp_path: Path) -
     unit = unit_of(loose)
     record = detect(unit, tmp_path / "out")
     scores_K = make_detections(4, 4).scores_K
-    few = examined(STORAGE, f"file://{tmp_path / 'out'}", record, float(scores_K[1]))
+    few = examined(STORAGE, record, float(scores_K[1]))
     assert len(list(few.values())[4].faces) == 1, "exclusive"
 
 

@@ -22,9 +22,9 @@ PICTURES = 4
 @pytest.fixture
 def redacting(tmp_path: Path) -> Redacting:
     """Decodes in this process. The claim is there."""
-    where = (f"file://{tmp_path / 'out'}", f"file://{tmp_path / 'to'}", f"file://{tmp_path / 'claim'}")
-    STORAGE.write(where[2], b"")
-    return Redacting(STORAGE, *where, Redaction(), Limits(), decoders=0)
+    to_uri, claim_uri = f"file://{tmp_path / 'to'}", f"file://{tmp_path / 'claim'}"
+    STORAGE.write(claim_uri, b"")
+    return Redacting(STORAGE, to_uri, claim_uri, Redaction(), Limits(), decoders=0)
 
 
 @pytest.fixture
@@ -65,8 +65,10 @@ def test_a_worker_whose_driver_lost_the_claim_writes_no_copy(
     assert not (tmp_path / "to").exists()
 
 
-def test_tables_that_are_not_as_they_were_committed_stop_the_run(work: pa.Table, redacting: Redacting) -> None:
-    for info in list(STORAGE.list(f"{redacting.output_uri}/detections/")):
+def test_tables_that_are_not_as_they_were_committed_stop_the_run(
+    tmp_path: Path, work: pa.Table, redacting: Redacting
+) -> None:
+    for info in list(STORAGE.list(f"file://{tmp_path / 'out'}/detections/")):
         STORAGE.delete(info.uri)
     (block,) = read_pictures(work, redacting)
     assert block["kind"].to_pylist() == ["stop"]

@@ -7,8 +7,9 @@ reading it then gives the error row. Streamed: keeps one unit of loose pictures 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 
@@ -20,7 +21,7 @@ from tinyface_core.storage import Storage
 
 _THREADS = 8  # archives that are looked into at a time: the answers of an object store take long, not much
 _AHEAD = 64
-
+HELD_UNITS, HELD_VALUES = 64, 10_000  # of pictures that wait for others of their value
 
 UNIT_PICTURES = 1000
 SMALL_UNITS, SMALLEST_UNIT = 64, 25  # of a small input: so many units, of so many pictures at least
@@ -46,28 +47,52 @@ def cut_units(
     *,
     unit_pictures: int = UNIT_PICTURES,
     unit_bytes: int = 1 << 30,
+    value_of: Callable[[Source], Hashable] | None = None,
 ) -> Iterator[Unit]:
     """Units of at most about `unit_pictures` candidates and `unit_bytes` encoded bytes.
 
     sources: in the order that decides who are neighbours. Archives come as they are met; loose pictures gather across
-    them. Raises: StorageError.
+    them. value_of: pictures of two values are never in one unit. Raises: StorageError.
     """
     limits = UnitLimits(unit_pictures, unit_bytes)
     look = partial(_split, storage=storage, candidates=candidates, limits=limits)
-    loose: list[Source] = []
-    loose_bytes = 0
+    gathered: dict[Hashable, _Loose] = {}
+    held = 0
     for source, units in _looked_into(sources, look, unit_bytes):
         if source.kind is not Kind.PICTURE:
             yield from units
             continue
-        size = source.size_bytes or 0
-        if loose and (len(loose) >= unit_pictures or loose_bytes + size > unit_bytes):
-            yield Unit(tuple(loose))
-            loose, loose_bytes = [], 0
-        loose.append(source)
-        loose_bytes += size
-    if loose:
-        yield Unit(tuple(loose))
+        loose = gathered.setdefault(value_of(source) if value_of else None, _Loose())
+        if not loose.has_room(source, limits):
+            held -= len(loose.sources)
+            yield loose.as_unit()
+        loose.add(source)
+        held += 1
+        if held > HELD_UNITS * unit_pictures or len(gathered) > HELD_VALUES:  # the largest go before they are full
+            largest = max(gathered, key=lambda value: len(gathered[value].sources))
+            held -= len(gathered[largest].sources)
+            yield gathered.pop(largest).as_unit()
+    yield from (loose.as_unit() for loose in gathered.values())
+
+
+@dataclass
+class _Loose:
+    """Loose pictures on their way to be a unit."""
+
+    sources: list[Source] = field(default_factory=list)
+    bytes: int = 0
+
+    def has_room(self, source: Source, limits: UnitLimits) -> bool:
+        full = len(self.sources) >= limits.pictures or self.bytes + (source.size_bytes or 0) > limits.bytes
+        return not (self.sources and full)
+
+    def add(self, source: Source) -> None:
+        self.sources.append(source)
+        self.bytes += source.size_bytes or 0
+
+    def as_unit(self) -> Unit:
+        unit, self.sources, self.bytes = Unit(tuple(self.sources)), [], 0
+        return unit
 
 
 def _looked_into(

@@ -72,9 +72,14 @@ class Detector:
         return cls(network, spec, runtime or suited(choose_runtime(), spec), options or DetectOptions())
 
     @torch.inference_mode()
-    def __call__(self, rgb_HW3: NDArray[np.uint8]) -> Detections:
+    def __call__(
+        self, rgb_HW3: NDArray[np.uint8], *, reduced: int = 1, size_hw: tuple[int, int] | None = None
+    ) -> Detections:
         """The faces of one upright RGB picture, uint8 (H, W, 3) of any size; best score first, none empty.
 
+        Args:
+            reduced, size_hw: of a picture that is shown so many times smaller, as `Picture` has it; zooms and boxes are
+                of the whole one.
         Raises:
             GeometryError: not such an array.
         """
@@ -82,8 +87,9 @@ class Detector:
             raise GeometryError(f"a picture is an array, uint8 (H, W, 3), this is {type(rgb_HW3).__name__}.")
         if rgb_HW3.dtype != np.uint8 or rgb_HW3.ndim != 3 or rgb_HW3.shape[2] != 3 or 0 in rgb_HW3.shape:
             raise GeometryError(f"a picture is uint8 (H, W, 3), this is {rgb_HW3.dtype} {rgb_HW3.shape}.")
-        picture_hw = (rgb_HW3.shape[0], rgb_HW3.shape[1])
-        levels = levels_for(picture_hw, self.zooms, self.spec.templates, self.spec.defaults.level_heights)
+        shown_hw = (reduced * rgb_HW3.shape[0], reduced * rgb_HW3.shape[1])  # whole squares, past the picture's edge
+        picture_hw = size_hw or shown_hw
+        levels = levels_for(shown_hw, self.zooms, self.spec.templates, self.spec.defaults.level_heights)
         found = self._best_that_fits(_as_tensor(rgb_HW3), levels)
         regressed = None if found.ellipse_K5 is None else found.ellipse_K5.cpu().numpy()
         return Detections(
@@ -117,7 +123,7 @@ class Detector:
         Where the checkpoint says so, the boxes that it takes away have a vote on those that stay.
         """
         found = self.candidates(rgb_HW3, levels)
-        picture_hw = (rgb_HW3.shape[0], rgb_HW3.shape[1])
+        picture_hw = levels[0].size.picture_hw
         found = found.at(boxes.area(boxes.clip(found.boxes_K4, picture_hw)) > 0)  # what lies outside suppresses nothing
         kept = boxes.nms(found.boxes_K4, found.scores_K, self.nms_iou)
         best, vote_iou = found.at(kept), self.spec.defaults.vote_iou

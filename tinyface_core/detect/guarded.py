@@ -7,15 +7,14 @@ import os
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tinyface_core.detect.detections import Detections
 from tinyface_core.detect.detector import Detector
 from tinyface_core.detect.options import DetectOptions, Runtime
 from tinyface_core.detect.runtime import is_out_of_memory
 from tinyface_core.errors import ErrorClass, PictureError, Stage
+from tinyface_core.picture.picture import Picture
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +28,11 @@ class GuardedDetector:
         cv2.setNumThreads(threads)
         self.detector = Detector.load(model, options, runtime)
 
-    def __call__(self, rgb_HW3: NDArray[np.uint8]) -> Detections | PictureError:
-        """The faces of one upright picture, uint8 (H, W, 3), or why there are none."""
-        size = f"{rgb_HW3.shape[1]} x {rgb_HW3.shape[0]} px"
+    def __call__(self, picture: Picture) -> Detections | PictureError:
+        """The faces of one picture, or why there are none."""
+        size = f"{picture.width} x {picture.height} px"
         try:
-            return self.detector(rgb_HW3)
+            return self.detector(picture.rgb_HW3, reduced=picture.reduced, size_hw=picture.size_hw)
         except torch.AcceleratorError:  # the device stays broken for this process: another one must take over
             log.exception("the accelerator failed on a picture of %s", size)
             os._exit(1)

@@ -59,6 +59,12 @@ def levels_for(
     return levels
 
 
+def most_reduced(zooms: Zooms) -> int:
+    """How many times smaller a picture may be decoded without a level that would need more: 1, 2, 4 or 8."""
+    finest = math.inf if zooms == "adaptive" else max(zooms, default=math.inf)
+    return max(times for times in (1, 2, 4, 8) if times == 1 or times * finest <= 1)
+
+
 def adaptive_zooms(picture_hw: tuple[int, int], templates: TemplateSet) -> tuple[float, ...]:
     """2^k: whole steps from where the picture is no larger than the largest s = 1 template, half steps from 1x to 2x.
 

@@ -24,7 +24,7 @@ from pyiceberg.table import Table
 
 from tinyface_core.errors import OutputError, SettingsError, StorageError
 from tinyface_core.storage import ObjectMissing, Storage
-from tinyface_core.tables.footer import CommitRecord, committed, detections_uri
+from tinyface_core.tables.footer import CommitRecord, committed
 from tinyface_core.tables.schema import DETECTIONS_SCHEMA, images_schema
 from tinyface_core.tables.unit_files import in_threads, read_table
 
@@ -111,11 +111,8 @@ def export_iceberg(storage: Storage, output_uri: str, catalog: Catalog, place: P
     schema = _plain(read_table(storage, units[0].uri).schema) if units else None
     _refuse_other_columns(catalog, place, schema)
     tables = _Tables(storage, output_uri, catalog, place)
-
-    def faces_file(record: CommitRecord) -> str:
-        return detections_uri(output_uri, record.unit, record.commit)
-
-    tables.bring("detections", [unit for unit in units if unit.totals.faces], faces_file, _plain(DETECTIONS_SCHEMA))
+    with_faces = [unit for unit in units if unit.totals.faces]
+    tables.bring("detections", with_faces, lambda record: record.detections_uri, _plain(DETECTIONS_SCHEMA))
     new, gone = tables.bring("images", units, lambda record: record.uri, schema)
     pictures, faces = (sum(getattr(unit.totals, name) for unit in new) for name in ("pictures", "faces"))
     return Change(len(new), len(gone), pictures, faces)

@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.read import read_unit
 from tinyface_core.archive.record import Record, Unit
@@ -38,7 +35,7 @@ def time_pictures(
     candidates: CandidateFilter,
     carry: Sequence[str],
     limits: Limits,
-    detect: Callable[[NDArray[np.uint8]], object],
+    detect: Callable[[Picture], object],
 ) -> list[PictureTimes]:
     """Each loose picture of the units, and the first EACH of each archive. The detector sees the first one twice.
 
@@ -57,10 +54,10 @@ def time_pictures(
                 decode_s, pixels, detect_s = time.perf_counter() - began, 0, 0.0
                 if isinstance(picture, Picture):
                     if not warm:
-                        detect(picture.rgb_HW3)  # prepares the network, once in a run
+                        detect(picture)  # prepares the network, once in a run
                         warm = True
                     began = time.perf_counter()
-                    detect(picture.rgb_HW3)
+                    detect(picture)
                     pixels, detect_s = picture.height * picture.width, time.perf_counter() - began
                 times.append(PictureTimes(not unit.is_loose, len(data), pixels, read_s, decode_s, detect_s))
     return times

@@ -51,12 +51,15 @@ def _reply(parent: socket.socket, result: Picture | PictureError) -> None:
     if isinstance(result, PictureError):
         head: dict[str, object] = {"error_class": result.error_class, "message": result.message}
     else:
+        height, width = result.rgb_HW3.shape[:2]
         head = {
-            "height": result.height,
-            "width": result.width,
+            "height": height,
+            "width": width,
             "format": result.format,
             "exif_orientation": result.exif_orientation,
             "taken_at": result.taken_at and result.taken_at.isoformat(),
+            "reduced": result.reduced,
+            "whole_hw": result.whole_hw,
         }
     encoded = json.dumps(head).encode()
     parent.sendall(LENGTH.pack(len(encoded)) + encoded)
@@ -100,5 +103,5 @@ def _limit_memory(memory_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    fd, parent, max_pixels, memory_limit = map(int, sys.argv[1:])
-    main(fd, parent, Limits(max_pixels=max_pixels, memory_bytes=memory_limit))
+    fd, parent, max_pixels, memory_limit, reduced = map(int, sys.argv[1:])
+    main(fd, parent, Limits(max_pixels=max_pixels, memory_bytes=memory_limit, reduced=reduced))

@@ -3,9 +3,9 @@
 Which library decodes what was chosen by what it *refuses* (a damaged file must become an error, not a picture
 that is grey below its middle), measured with OpenCV 5.0, Pillow 13 and simplejpeg 1.9:
 
-    jpeg                 simplejpeg in strict mode alone: it stops where data were lost. OpenCV and Pillow fill the
-                         rest with grey. It stops at its first doubt, a harmless one too: then what no pixel depends
-                         on is mended (`jpeg`) and it must pass from end to end.
+    jpeg                 simplejpeg in strict mode alone, at limits.reduced too: it stops where data were lost.
+                         OpenCV and Pillow fill the rest with grey. It stops at its first doubt, a harmless one too:
+                         then what no pixel depends on is mended (`jpeg`) and it must pass from end to end.
     png webp bmp gif     OpenCV: it checks the sums, and reads more of the valid oddities than Pillow does. Of an
                          animated PNG it would not check them: `png` takes the animation away.
     avif                 OpenCV for pixels (it stops at every flipped bit; Pillow's decoder shows them),
@@ -24,6 +24,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -39,6 +40,7 @@ from tinyface_core.picture.png import without_animation
 from tinyface_core.picture.refusal import PILLOW_ERRORS, RGB, Refused, opencv, refusal
 from tinyface_core.picture.tiff import decode_tiff
 
+_LEAST_REDUCED_PX = 8  # of a picture's longer side; of smaller ones two scales of libjpeg give as many pixels
 _AVIF_LONGEST_SIDE_PX = 32_768  # libavif's limit; over it a sound file is called damaged
 
 
@@ -65,10 +67,16 @@ def _decode(data: bytes, header: Header, limits: Limits) -> Picture:
     if header.format in ("heic", "avif"):  # they tell a size for each of their parts; their libraries know which
         return picture
     told = (header.width, header.height) if header.exif_orientation < 5 else (header.height, header.width)
-    if (picture.width, picture.height) != told:
-        found = f"the decoder gave {picture.width} x {picture.height} upright pixels"
+    height, width = picture.rgb_HW3.shape[:2]
+    if (width, height) != tuple(_reduced(side, picture.reduced) for side in told):
+        found = f"the decoder gave {width} x {height} upright pixels"
         raise Refused(ErrorClass.CORRUPT, f"the header says {told[0]} x {told[1]}, {found}")
-    return picture
+    return picture if picture.reduced == 1 else replace(picture, whole_hw=(told[1], told[0]))
+
+
+def _reduced(side_px: int, times: int) -> int:
+    """Pixels of a side that is shown so many times smaller: the last one may stand for a part alone."""
+    return -(-side_px // times)
 
 
 def upright(stored_HW3: RGB, orientation: int) -> RGB:
@@ -100,8 +108,10 @@ def _gif(data: bytes, header: Header, limits: Limits) -> Picture:
 
 
 def _jpeg(data: bytes, header: Header, limits: Limits) -> Picture:
+    times = _times_smaller(header, limits)
+    least_hw = _reduced(header.height, times), _reduced(header.width, times)
     try:
-        data, stored = strictly(data, _by_simplejpeg)
+        data, stored = strictly(data, partial(_by_simplejpeg, least_hw=least_hw))
     except ValueError as why:
         if "subsampling" in str(why):  # its words for every header that it cannot read, a sound one too
             opencv(data, header)  # refuses what is damaged
@@ -111,12 +121,23 @@ def _jpeg(data: bytes, header: Header, limits: Limits) -> Picture:
     if not has_all_scans(data):
         what = f"this jpeg file ends too early: its {len(data):,} bytes lack scans that would complete the picture"
         raise Refused(ErrorClass.TRUNCATED, what)
-    return _picture(header, upright(stored, header.exif_orientation))
+    return replace(_picture(header, upright(stored, header.exif_orientation)), reduced=times)
 
 
-def _by_simplejpeg(data: bytes) -> RGB:
-    """Raises ValueError with libjpeg's first error or warning (its jerror.h has them all)."""
-    return simplejpeg.decode_jpeg(data, "RGB", strict=True)
+def _times_smaller(header: Header, limits: Limits) -> int:
+    """How many times smaller it is decoded. A square that the edge cuts must be at the right or the bottom."""
+    times = limits.reduced if max(header.height, header.width) >= _LEAST_REDUCED_PX else 1
+    while header.exif_orientation != 1 and (header.height % times or header.width % times):
+        times //= 2
+    return times
+
+
+def _by_simplejpeg(data: bytes, least_hw: tuple[int, int]) -> RGB:
+    """least_hw: libjpeg picks the eighths of the size that just reach it; it reads and checks all data at any size.
+
+    Raises ValueError with libjpeg's first error or warning (its jerror.h has them all).
+    """
+    return simplejpeg.decode_jpeg(data, "RGB", min_height=least_hw[0], min_width=least_hw[1], strict=True)
 
 
 def _avif(data: bytes, header: Header, limits: Limits) -> Picture:

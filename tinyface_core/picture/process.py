@@ -44,7 +44,7 @@ class Child:
         self._socket, theirs = socket.socketpair()
         with theirs:
             fd = theirs.fileno()
-            numbers = (fd, os.getpid(), limits.max_pixels, limits.memory_bytes)
+            numbers = (fd, os.getpid(), limits.max_pixels, limits.memory_bytes, limits.reduced)
             self._process = subprocess.Popen(
                 # -P: a file numpy.py in the working folder is not numpy
                 [sys.executable, "-P", "-m", "tinyface_core.picture.child", *map(str, numbers)],
@@ -115,7 +115,8 @@ class Child:
         rgb_HW3 = np.empty((height, width, 3), np.uint8)
         self._receive_into(rgb_HW3.data.cast("B"))
         taken_at = datetime.fromisoformat(head["taken_at"]) if head["taken_at"] else None
-        return Picture(rgb_HW3, head["format"], head["exif_orientation"], taken_at)
+        whole_hw = head["whole_hw"] and (int(head["whole_hw"][0]), int(head["whole_hw"][1]))
+        return Picture(rgb_HW3, head["format"], head["exif_orientation"], taken_at, int(head["reduced"]), whole_hw)
 
     def _send(self, data: bytes) -> None:
         view = memoryview(data)

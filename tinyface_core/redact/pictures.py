@@ -50,12 +50,12 @@ class Examined:
         return replace(self, error=(error_class, message))
 
 
-def examined(storage: Storage, output_uri: str, record: CommitRecord, min_score: float | None) -> dict[str, Examined]:
+def examined(storage: Storage, record: CommitRecord, min_score: float | None) -> dict[str, Examined]:
     """image_id -> picture, of all of a unit, in the order of their rows; those with an error row have their error.
 
     Raises: StopRun, StorageError: the tables cannot be read as they were committed.
     """
-    images, detections = committed_tables(storage, output_uri, record)
+    images, detections = committed_tables(storage, record)
     starts, rows = _rows_by_picture(images, detections)
     pictures = {}
     for index, row in enumerate(images.select(_COLUMNS).to_pylist()):

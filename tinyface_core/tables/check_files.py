@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from tinyface_core.storage import ObjectError, ObjectInfo, Storage
 from tinyface_core.tables.check_unit import UnitCheck
-from tinyface_core.tables.footer import Footer
+from tinyface_core.tables.footer import Footer, folder_of
 from tinyface_core.tables.format_version import FORMAT_VERSION
 from tinyface_core.tables.schema import DETECTIONS_SCHEMA, images_schema
 from tinyface_core.tables.unit_tables import UnitTotals
@@ -35,6 +35,7 @@ WRONG_TOTALS = "the footer's totals are not those of the rows"
 WRONG_FAILED = "the records that failed, as the footer has them, are not as many as the error rows"
 MIXED_SETTINGS = "settings hash or model hash differ from other files"
 MIXED_CARRIED = "carried columns differ from other files"
+MIXED_FOLDERS = "lies in a folder of another key than other files"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,15 @@ class UnitResult:
     totals: UnitTotals = field(default_factory=UnitTotals)
     violations: list[Violation] = field(default_factory=list)
 
+    @property
+    def folder(self) -> str:
+        """`key=value/` of a partitioned output."""
+        return folder_of("", self.images)
+
+    @property
+    def key(self) -> str:
+        return self.folder.partition("=")[0]
+
     def add(self, file: str, check: str, example: str) -> None:
         self.violations.append(Violation(file, check, 1, example))
 
@@ -85,6 +95,7 @@ class FileChecker:
         self._ids = ids
         self._first_footer: Footer | None = None
         self._first_carried: str | None = None
+        self._first_key: str | None = None
 
     def check(self, unit: str, info: ObjectInfo) -> UnitResult:
         """All that can be said of one unit by itself."""
@@ -102,7 +113,7 @@ class FileChecker:
             result.add(result.images, NO_RECORD, "")
             return
         result.footer = footer
-        result.detections = f"detections/part-{result.unit}-{footer.commit}.parquet"
+        result.detections = f"detections/{result.folder}part-{result.unit}-{footer.commit}.parquet"
         if footer.unit != result.unit:
             result.add(result.images, OTHER_UNIT, footer.unit)
         if footer.format_version != FORMAT_VERSION:
@@ -114,6 +125,10 @@ class FileChecker:
     def unlike_the_others(self, result: UnitResult) -> list[Violation]:
         """What must be the same in all files, against the first one seen. For one thread."""
         found = []
+        if self._first_key is None:
+            self._first_key = result.key
+        if result.key != self._first_key:
+            found.append(Violation(result.images, MIXED_FOLDERS, 1, f"{result.key}, elsewhere {self._first_key}"))
         if result.footer is not None:
             first = self._first_footer = self._first_footer or result.footer
             hashes = (result.footer.settings_hash, result.footer.model_hash)

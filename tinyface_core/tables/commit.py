@@ -27,6 +27,7 @@ from tinyface_core.tables.footer import (
     batches,
     denied_stops_the_run,
     detections_uri,
+    folder_of,
     images_uri,
     list_files,
     read_footer,
@@ -34,6 +35,7 @@ from tinyface_core.tables.footer import (
     unit_of_images,
     unit_of_temporary,
 )
+from tinyface_core.tables.partition import PartitionBy
 from tinyface_core.tables.redo import UnitWork, committed_tables
 from tinyface_core.tables.removed import Removed
 from tinyface_core.tables.unit_tables import SORT_KEYS, UnitTables, UnitTotals, amended, unit_tables, without
@@ -84,16 +86,18 @@ class Committer:
         carried: Iterable[pa.Field] = (),
         *,
         removed: Removed | None = None,
+        partition: PartitionBy | None = None,
         check: Callable[[], None] = _nothing,
     ) -> None:
-        """removed: pictures that are kept out of all that is written. check: called before every write and delete;
-        raises ClaimError when this driver may not write any more."""
+        """removed: pictures that are kept out of all that is written. partition: where units are written to. check:
+        called before every write and delete; raises ClaimError when this driver may not write any more."""
         self._storage = storage
         self._output_uri = output_uri.rstrip("/")
         self._settings_hash = settings_hash
         self._model_hash = model_hash
         self._carried = tuple(carried)
         self._removed = removed or Removed()
+        self._partition = partition
         self._check = check
         self._written: dict[str, str] = {}  # unit -> commit
         self._busy: set[str] = set()
@@ -114,26 +118,27 @@ class Committer:
         worked = unit_tables(work.part.name, rows, self._carried)
         tables, gone = worked, frozenset[str]()
         if work.stands is not None:
-            images, detections = committed_tables(self._storage, self._output_uri, work.stands)
+            images, detections = committed_tables(self._storage, work.stands)
             tables = amended(work.unit.name, (images, detections), work.replaced, worked, self._carried)
         if self._removed and (gone := self._removed.among(tables.images)):
             tables = without(tables, gone, self._carried)
         identity = (work.unit.name, tables.commit, self._settings_hash, self._model_hash)
-        self.put(Footer(*identity, sources_hash, tables.totals, work.failed(rows, gone)), tables)
+        folder = self._partition.folder(work.unit.sources[0].uri) if self._partition else ""
+        self.put(Footer(*identity, sources_hash, tables.totals, work.failed(rows, gone)), tables, folder)
         return Written(tables.totals, worked.totals)
 
-    def put(self, record: Footer, tables: UnitTables) -> None:
-        """Writes the two files of a unit, the commit record last. Raises: StorageError."""
+    def put(self, record: Footer, tables: UnitTables, folder: str = "") -> None:
+        """Writes the two files of a unit, the commit record last. folder: as `folder_of`. Raises: StorageError."""
         plain = replace(record, sources_hash=None, totals=None, failed=None)
         detections = encode(tables.detections, plain, _UNIQUE_IN_DETECTIONS)
         images = encode(tables.images, record, _UNIQUE_IN_IMAGES, SORT_KEYS)
-        where = detections_uri(self._output_uri, record.unit, record.commit)
+        where = detections_uri(self._output_uri, record.unit, record.commit, folder)
         with denied_stops_the_run(), self._alone_with(record.unit):
             if self._storage.stat(where) is None:  # else the same rows, of a driver that died before its record
                 self._check()
                 self._storage.write(where, detections)
             self._check()
-            self._storage.write(images_uri(self._output_uri, record.unit), images)
+            self._storage.write(images_uri(self._output_uri, record.unit, folder), images)
         self._written[record.unit] = record.commit
 
     def sweep(self, planned: AbstractSet[str], known: Mapping[str, str] | None = None) -> Swept:
@@ -167,14 +172,18 @@ class Committer:
 
     def retire(self, unit_names: Iterable[str]) -> None:
         """Deletes the images files of these units: from then on they are not committed. The sweep does the rest."""
+        if not (retired := frozenset(unit_names)):
+            return
+        listed = (info.uri for info in list_files(self._storage, self._output_uri, "images"))
+        doomed = (uri for uri in listed if unit_of_images(uri) in retired)
         with ThreadPoolExecutor(THREADS) as pool:
-            for batch in batches(unit_names, 512):
+            for batch in batches(doomed, 512):
                 list(pool.map(self._retire_unit, batch))
 
-    def _retire_unit(self, unit: str) -> None:
-        with self._alone_with(unit):
+    def _retire_unit(self, uri: str) -> None:
+        with self._alone_with(unit_of_images(uri) or ""):
             self._check()
-            self._storage.delete(images_uri(self._output_uri, unit))
+            self._storage.delete(uri)
 
     def _found(self) -> dict[str, _UnitFiles]:
         found: defaultdict[str, _UnitFiles] = defaultdict(_UnitFiles)
@@ -188,12 +197,16 @@ class Committer:
                     found[unit].temporaries.append(info.uri)
         return dict(found)
 
+    def _folder(self, files: _UnitFiles) -> str:
+        """Where a unit's files lie."""
+        return folder_of(self._output_uri, next(iter([*files.detections, *files.temporaries]), ""))
+
     def _sweep_unit(self, unit: str, files: _UnitFiles, planned: AbstractSet[str]) -> Swept:
         """Decided anew, with this unit's writer shut out: a commit may have happened since the listing."""
         doomed_images: list[str] = []
         commit = None
         with denied_stops_the_run(), self._alone_with(unit):
-            record_uri = files.images.uri if files.images else images_uri(self._output_uri, unit)
+            record_uri = files.images.uri if files.images else images_uri(self._output_uri, unit, self._folder(files))
             record = self._storage.stat(record_uri)
             if record is not None and unit not in planned:
                 doomed_images = [record_uri]

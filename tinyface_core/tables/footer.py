@@ -31,6 +31,7 @@ from tinyface_core.tables.unit_tables import UnitTotals
 THREADS = 32  # a footer is one small read: on an object store, waiting is all there is to it
 _TAIL_BYTES = 16 << 10
 _PREFIX = "tinyface."
+_PARTITION = re.compile(r"(?:[a-z_][a-z0-9_]*=[^/]+/)?")  # as partition.py names folders
 _IMAGES_NAME = re.compile(r"part-([0-9a-f]{32})\.parquet")
 _DETECTIONS_NAME = re.compile(r"part-([0-9a-f]{32})-([0-9a-f]{32})\.parquet")
 # What `Storage.write` leaves beside a local file when its process is killed.
@@ -39,13 +40,19 @@ _TEMPORARY_NAME = re.compile(r"\.part-([0-9a-f]{32})(?:-[0-9a-f]{32})?\.parquet\
 T = TypeVar("T")
 
 
-def images_uri(output_uri: str, unit: str) -> str:
-    """The unit's commit record."""
-    return f"{output_uri.rstrip('/')}/images/part-{unit}.parquet"
+def images_uri(output_uri: str, unit: str, folder: str = "") -> str:
+    """The unit's commit record. folder: `key=value/` of a partitioned output."""
+    return f"{output_uri.rstrip('/')}/images/{folder}part-{unit}.parquet"
 
 
-def detections_uri(output_uri: str, unit: str, commit: str) -> str:
-    return f"{output_uri.rstrip('/')}/detections/part-{unit}-{commit}.parquet"
+def detections_uri(output_uri: str, unit: str, commit: str, folder: str = "") -> str:
+    return f"{output_uri.rstrip('/')}/detections/{folder}part-{unit}-{commit}.parquet"
+
+
+def folder_of(output_uri: str, uri: str) -> str:
+    """The `key=value/` that a file of a table lies in; empty where the output is not partitioned."""
+    _, _, below = uri.removeprefix(f"{output_uri.rstrip('/')}/").partition("/")
+    return below[: below.rfind("/") + 1]
 
 
 def unit_of_images(uri: str) -> str | None:
@@ -72,9 +79,10 @@ def sql_glob(output_uri: str, table: str) -> str:
 
 def is_part(name: str) -> bool:
     """Whether a name relative to the output, as `images/part-....parquet`, is one that `Committer` gives."""
-    table, _, file = name.partition("/")
+    table, _, below = name.partition("/")
     pattern = {"images": _IMAGES_NAME, "detections": _DETECTIONS_NAME}.get(table)
-    return pattern is not None and pattern.fullmatch(file) is not None
+    folder = _PARTITION.match(below)
+    return pattern is not None and folder is not None and pattern.fullmatch(below, folder.end()) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +172,12 @@ class CommitRecord:
     sources_hash: str
     totals: UnitTotals
 
+    @property
+    def detections_uri(self) -> str:
+        """Beside the images file."""
+        output_uri, _, below = self.uri.rpartition("/images/")
+        return f"{output_uri}/detections/{below.removesuffix('.parquet')}-{self.commit}.parquet"
+
     def is_done(self, settings_hash: str, sources_hash: str) -> bool:
         """Both hashes are today's: nothing of this unit is to be worked again."""
         return self.settings_hash == settings_hash and self.sources_hash == sources_hash
@@ -223,7 +237,7 @@ def committed(storage: Storage, output_uri: str) -> dict[str, CommitRecord]:
         for batch in batches(ours, 512):
             for info, footer in zip(batch, pool.map(lambda info: read_footer(storage, info), batch), strict=True):
                 record = _commit_record(info.uri, footer)
-                if record is not None and _file_name(record) in present:
+                if record is not None and record.detections_uri.rpartition("/")[2] in present:
                     result[record.unit] = record
     return result
 
@@ -243,10 +257,6 @@ def _commit_record(uri: str, footer: Footer | None) -> CommitRecord | None:
         sources_hash=footer.sources_hash,
         totals=footer.totals,
     )
-
-
-def _file_name(record: CommitRecord) -> str:
-    return detections_uri("", record.unit, record.commit).rpartition("/")[2]
 
 
 def list_files(storage: Storage, output_uri: str, table: str) -> Iterator[ObjectInfo]:

@@ -18,7 +18,7 @@ from tinyface_core.archive.record import Kind, Part, Source, Unit, image_id_of
 from tinyface_core.errors import StopRun
 from tinyface_core.storage import ObjectError, Storage
 from tinyface_core.tables.digest import commit_of
-from tinyface_core.tables.footer import CommitRecord, Footer, denied_stops_the_run, detections_uri
+from tinyface_core.tables.footer import CommitRecord, Footer, denied_stops_the_run
 from tinyface_core.tables.plan_rows import sources_array
 from tinyface_core.tables.removed import Removed
 
@@ -105,12 +105,12 @@ def least_work(
     return UnitWork(unit, part, record, replaced)
 
 
-def committed_tables(storage: Storage, output_uri: str, record: CommitRecord) -> tuple[pa.Table, pa.Table]:
+def committed_tables(storage: Storage, record: CommitRecord) -> tuple[pa.Table, pa.Table]:
     """Images and detections of a committed unit, as they were committed: their hash is that of the record.
 
     Raises: StopRun, StorageError.
     """
-    where = (record.uri, detections_uri(output_uri, record.unit, record.commit))
+    where = (record.uri, record.detections_uri)
     try:
         with denied_stops_the_run():
             images, detections = (pq.read_table(pa.BufferReader(storage.read(uri))) for uri in where)

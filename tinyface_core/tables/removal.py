@@ -17,7 +17,15 @@ import pyarrow.parquet as pq
 
 from tinyface_core.storage import ObjectInfo, ObjectMissing, Storage
 from tinyface_core.tables.commit import Committer
-from tinyface_core.tables.footer import THREADS, batches, committed, list_files, read_footer, unit_of_images
+from tinyface_core.tables.footer import (
+    THREADS,
+    batches,
+    committed,
+    folder_of,
+    list_files,
+    read_footer,
+    unit_of_images,
+)
 from tinyface_core.tables.output import OutputFolder
 from tinyface_core.tables.redo import committed_tables
 from tinyface_core.tables.removed import Removal, Removed
@@ -108,13 +116,14 @@ def _take_out(storage: Storage, output: OutputFolder, committer: Committer, remo
         if footer is None:
             damaged.append(unit)
             continue
-        images, detections = committed_tables(storage, output.uri, record)
+        images, detections = committed_tables(storage, record)
         carried = [column for column in images.schema if column.name not in images_schema().names]
         tables = UnitTables(images, detections, record.commit, record.totals)
         tables = without(tables, found.in_units[unit], carried)
         if _errors(tables.totals) != _errors(record.totals):
             footer = replace(footer, failed=None)  # which of the failed records went cannot be told
-        committer.put(replace(footer, commit=tables.commit, totals=tables.totals), tables)
+        footer = replace(footer, commit=tables.commit, totals=tables.totals)
+        committer.put(footer, tables, folder_of(output.uri, record.uri))
     return not damaged
 
 

@@ -7,7 +7,7 @@ Knows the folder's layout; the conditions on rows are in `rules.py`, those on a 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from tinyface_core.storage import ObjectInfo, Storage
 from tinyface_core.tables.check_files import FileChecker, Violation
-from tinyface_core.tables.footer import batches, unit_and_commit_of_detections, unit_of_images, unit_of_temporary
+from tinyface_core.tables.footer import batches, is_part, unit_of_images, unit_of_temporary
 from tinyface_core.tables.unit_tables import UnitTotals, sum_totals
 
 THREADS = 4
@@ -109,7 +109,7 @@ def validate(storage: Storage, output_uri: str, *, unfinished_ok: bool = False) 
                     report.totals = sum_totals([report.totals, result.totals])
                     for violation in [*result.violations, *checker.unlike_the_others(result)]:
                         report.add(violation)
-        for violation in ids.repeated():
+        for violation in ids.repeated(lambda unit: folder.images[unit].uri.removeprefix(folder.prefix)):
             report.add(violation)
     report.units = len(folder.images)
 
@@ -137,12 +137,12 @@ class _Folder:
 
     def _place(self, name: str, info: ObjectInfo) -> None:
         table, _, file = name.partition("/")
-        unit = unit_of_images(file)
+        unit = unit_of_images(file) if is_part(name) else None
         if name.startswith("_"):
             self.finished = self.finished or name == "_SUCCESS"
-        elif table == "images" and unit and name == f"images/part-{unit}.parquet":
+        elif table == "images" and unit and unit not in self.images:
             self.images[unit] = info
-        elif table == "detections" and unit_and_commit_of_detections(file) and "/" not in file:
+        elif table == "detections" and is_part(name):
             self.detections[name] = info
         elif table in ("images", "detections") and unit_of_temporary(file):
             self.temporaries.append(name)
@@ -191,8 +191,8 @@ class _Ids:
         self._connection.unregister("waiting")
         self._waiting.clear()
 
-    def repeated(self) -> Iterator[Violation]:
-        """One violation for each pair of units that share ids, or unit that repeats some."""
+    def repeated(self, name_of: Callable[[str], str]) -> Iterator[Violation]:
+        """One violation for each pair of units that share ids, or unit that repeats some. name_of: a unit's file."""
         if self._waiting:
             self._insert()
         rows = self._connection.execute(
@@ -201,5 +201,5 @@ class _Ids:
             f"SELECT a, b, count(*), min(id) FROM twice GROUP BY a, b ORDER BY a, b LIMIT {LISTED_VIOLATIONS}"
         ).fetchall()
         for first, second, count, example in rows:
-            where = "" if first == second else f", also in images/part-{second}.parquet"
-            yield Violation(f"images/part-{first}.parquet", REPEATED_ID, count, example + where)
+            where = "" if first == second else f", also in {name_of(second)}"
+            yield Violation(name_of(first), REPEATED_ID, count, example + where)
