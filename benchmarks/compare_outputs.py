@@ -32,7 +32,7 @@ def main(*, pictures: int = 200_000, unit_pictures: int = 1000, work: Path | Non
     """Prints seconds and memory of both."""
     with tempfile.TemporaryDirectory(dir=work, prefix="tinyface-compare-bench-") as name:
         folder = Path(name)
-        known = write(range(pictures // unit_pictures), unit_pictures, (folder / "old").as_uri())
+        known = write(range(pictures // unit_pictures), unit_pictures, (folder / "old").as_uri(), partitioned=False)
         (folder / "old" / "_SUCCESS").touch()
         shutil.copytree(folder / "old", folder / "same units")
         shutil.copytree(folder / "old", folder / "other units")
