@@ -12,8 +12,8 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 export RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S ?= 300
 
-.PHONY: help setup demo audit test test-unit test-integration format docs clean
-.PHONY: check check-format check-lint check-types check-layout
+.PHONY: help setup demo audit test test-unit test-integration format docs site clean
+.PHONY: check check-format check-lint check-types check-layout check-site
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -22,7 +22,7 @@ setup: $(STAMP)  ## make .venv and install tinyface with everything that its tes
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,test,heic,iceberg]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,test,heic,iceberg,site]'
 	touch $@
 
 demo: $(STAMP)  ## find the faces of the bundled sample archive; the report lies in demo_output/
@@ -38,7 +38,7 @@ test-integration: $(STAMP)
 	$(BIN)/python -m pytest tests/integration
 	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist worksteal -m slow tests/unit
 
-check: check-format check-lint check-types check-layout  ## format, lint, types, layout
+check: check-format check-lint check-types check-layout check-site  ## format, lint, types, layout, the site
 
 check-format: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -52,6 +52,9 @@ check-types: $(STAMP)
 check-layout: $(STAMP)
 	$(BIN)/python -m pytest -q tests/layout
 
+check-site: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 audit: $(STAMP)  ## known holes in what is installed; asks PyPI's service
 	$(BIN)/python -m pip install --quiet --target $(VENV)/audit pip-audit
 	PYTHONPATH=$(VENV)/audit $(BIN)/python -m pip_audit --path $$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])') --skip-editable --strict
@@ -60,8 +63,12 @@ format: $(STAMP)  ## put code into the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(STAMP)  ## render docs/schema.md from the code
+docs: $(STAMP)  ## render docs/schema.md and the tables of docs/cli.md from the code
 	$(BIN)/python -m tinyface_core.tables.schema_doc > docs/schema.md
+	$(BIN)/python jobs/cli_doc.py
+
+site: $(STAMP)  ## build the documentation as a site: out/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove what make made, .venv too
 	rm -rf $(VENV) $(OUT) build out runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -35,6 +35,7 @@ app = job_app("calibrate.py", __doc__ or "")
 @app.default
 def calibrate(
     model: str,
+    /,
     *,
     input: Annotated[Texts, many(Group("What to read"))],
     output: Path,

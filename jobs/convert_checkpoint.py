@@ -1,7 +1,11 @@
 """Another program's checkpoint in, one of ours out. One core call; it knows neither formats nor networks.
 
 Reads the authors' MatConvNet .mat, the PyTorch port's .pth, and ImageNet weights (torchvision .pth or safetensors,
-MatConvNet .mat), which get heads of zeros to train from. Exit codes: 0 done, 2 nothing was written.
+MatConvNet .mat), which get heads of zeros to train from.
+
+Example: python jobs/convert_checkpoint.py hr_res101.mat hr-resnet101.safetensors --name hr-resnet101
+
+Exit codes: 0 done, 2 refused: nothing was written.
 """
 
 from __future__ import annotations
@@ -20,19 +24,14 @@ from tinyface_core.model.third_party import FormName, convert
 
 NAMED = 4  # tensors that were left out
 
-app = job_app(
-    "convert_checkpoint.py",
-    """Convert another program's checkpoint.
-
-    Example: python jobs/convert_checkpoint.py hr_res101.mat hr-resnet101.safetensors --name hr-resnet101
-    """,
-)
+app = job_app("convert_checkpoint.py", __doc__ or "")
 
 
 @app.default
 def convert_checkpoint(
     source: Path,
     target: Path,
+    /,
     *,
     trunk: TrunkName | None = None,
     name: str | None = None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
@@ -80,8 +79,6 @@ class DetectArchive:
     "Stop with exit code 3 above this share of error rows, judged from the 200th picture on."
     ray_address: Annotated[str | None, Parameter(group=_RUN)] = None
     "Cluster to join (else RAY_ADDRESS, else one that runs here); `local` always starts one."
-    config: Annotated[Path | None, Parameter(group=_RUN)] = None
-    "YAML file with any of these options; the command line wins."
     report: Annotated[bool, Parameter(group=_WRITE)] = True
     "Write report.html at the end; it shows no pictures but those that --report-pictures asks for."
     report_pictures: Annotated[int, Parameter(group=_WRITE)] = 0

@@ -1,8 +1,8 @@
 """Writes the faces of an output in the form of others: COCO, WIDER FACE, FDDB, FiftyOne, img2dataset, Iceberg.
 
-    python jobs/export.py faces/ --to coco --out faces.json
+    python jobs/export.py faces/ --to coco --output faces.json
 
-    python jobs/export.py s3://bucket/faces/ --to img2dataset --out s3://bucket/blur.parquet --min-score 0.3
+    python jobs/export.py s3://bucket/faces/ --to img2dataset --output s3://bucket/blur.parquet --min-score 0.3
 
 What each form holds, and how pictures in archives are named: docs/export.md.
 Exit codes: 0 done, 2 refused before the first write, 1 stopped later; the same command goes on.
@@ -48,10 +48,11 @@ class WhatFlags:
 
 @app.default
 def export(
-    output: str,
+    tables: str,
+    /,
     *,
     to: Literal["coco", "wider", "fddb", "fiftyone", "img2dataset", "iceberg"],
-    out: str,
+    out: Annotated[str, Parameter("--output")],
     what: WhatFlags | None = None,
     overwrite: Annotated[bool, Parameter(negative=())] = False,
     catalog_option: Annotated[Texts, many(_ICEBERG)] = (),
@@ -61,8 +62,8 @@ def export(
 
     Parameters
     ----------
-    output
-        Folder or prefix of the tables.
+    tables
+        Folder or prefix of the tables that detect_archive.py wrote.
     to
         The form.
     out
@@ -76,8 +77,8 @@ def export(
     what = what or WhatFlags()
     wanted = Wanted(what.min_score, what.min_height)
     if not out.strip():
-        raise SettingsError("--out: is empty. An unset variable?")
-    output_uri = store.canonical(output).rstrip("/")
+        raise SettingsError("--output: is empty. An unset variable?")
+    output_uri = store.canonical(tables).rstrip("/")
     if to == "iceberg":
         if what != WhatFlags():
             raise SettingsError(
@@ -87,7 +88,7 @@ def export(
         return _to_iceberg(store, output_uri, out, _pairs(catalog_option), overwrite=overwrite)
     if catalog_option:
         raise SettingsError(f"--catalog-option {catalog_option[0]}: is for --to iceberg only.")
-    refuse_lost("--out", out)
+    refuse_lost("--output", out)
     target = Target(store, out, suffix=FORMS[to].suffix, overwrite=overwrite)
     with before_first_write():
         unfinished = _look(store, output_uri)

@@ -1,7 +1,7 @@
 """Fits the regressor of ellipses of a checkpoint, and writes the checkpoint with it. One core call.
 
-Examples:
     python jobs/fit_ellipses.py hr-resnet50 --output new.safetensors --ellipses FDDB-folds --pictures originalPics
+
     python jobs/fit_ellipses.py hr-resnet50 --output new.safetensors --eye-lines yunet.onnx --data train_fold12
 
 Exit codes: 0 done, 2 refused.
@@ -35,6 +35,7 @@ app = job_app("fit_ellipses.py", __doc__ or "")
 @app.default
 def fit_ellipses(
     model: str,
+    /,
     *,
     output: Path,
     ellipses: Path | None = None,

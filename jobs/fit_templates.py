@@ -27,6 +27,7 @@ app = job_app("fit_templates.py", __doc__ or "")
 @app.default
 def fit_templates(
     source: Path,
+    /,
     *,
     output: Path | None = None,
     count: Annotated[int, Parameter(name=["--count", "-k"])] = 25,

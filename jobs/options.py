@@ -1,7 +1,7 @@
 """Command line -> frozen settings, in one style for all jobs: cyclopts reads each job's dataclass of options.
 
-Options may be written with `-` or `_`; `--config FILE` (YAML) gives values that the command line overrides. Exit
-codes are those of docs/job.md: 2 for whatever is wrong before the first write.
+Options may be written with `-` or `_`. `--config FILE` (YAML or TOML) gives values; the environment overrides these,
+and the command line both. Exit codes are those of docs/cli.md: 2 for whatever is wrong before the first write.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from cyclopts import App, Group, Parameter
 from rich.console import Console
 
 from signals import INTERRUPTED, TERMINATED, TOLD, Terminated, ending_on_signals, leave
+from tinyface_core import __version__
 from tinyface_core.errors import InputError, OutputError, SettingsError, StorageError, TinyfaceError
 from tinyface_core.storage import ObjectError, StorageOptions
 
@@ -106,10 +108,19 @@ def job_app(name: str, about: str) -> App:
         name=name,
         help=about,
         help_format="markdown",
-        version_flags=(),
+        help_epilogue=f"Any option may stand in a YAML or TOML file too, --config FILE, or in the environment, as "
+        f"{variable_prefix(name)}OPTION. The command line wins over the environment, the environment over the file. "
+        "More: docs/cli.md.",
+        version=__version__,
+        version_flags=("--version",),
         result_action="return_value",
         suppress_keyboard_interrupt=False,  # Ctrl-C is told by run_job, not ended in silence
     )
+
+
+def variable_prefix(name: str) -> str:
+    """How the environment variables of a job begin: detect_archive.py -> TINYFACE_DETECT_ARCHIVE_."""
+    return f"TINYFACE_{name.removesuffix('.py').upper()}_"
 
 
 def run_job(app: App, tokens: list[str] | None = None) -> int:
@@ -120,7 +131,7 @@ def run_job(app: App, tokens: list[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if tokens is None else tokens)
     try:
         with ending_on_signals():
-            app.config = _config_file(tokens)
+            app.config = [*_environment(app), *_config_file(tokens)]  # what comes first wins
             return int(app(tokens, exit_on_error=False, print_error=False) or 0)
     except cyclopts.CycloptsError as error:
         return _refused(_told(error, app, tokens), 2)
@@ -135,6 +146,9 @@ def run_job(app: App, tokens: list[str] | None = None) -> int:
     except Terminated:
         _refused(TOLD[TERMINATED], TERMINATED)
         leave()
+
+
+_EVERYWHERE = {"--help", "--version"}
 
 
 def _told(error: cyclopts.CycloptsError, app: App, tokens: list[str]) -> str:
@@ -154,7 +168,7 @@ def _unknown_option(app: App, tokens: list[str]) -> str | None:
     """Names the first one: told before what is missing, which may be what was misspelt."""
     known = {name for argument in app.assemble_argument_collection() for name in argument.names}
     given = (token.partition("=")[0].replace("_", "-") for token in tokens if token.startswith("--"))
-    wrong = next((option for option in given if option not in known | {"--help"}), None)
+    wrong = next((option for option in given if option not in known | _EVERYWHERE), None)
     if wrong is None:
         return None
     like = difflib.get_close_matches(wrong.strip("-"), [name.strip("-") for name in known], 1, 0.7)
@@ -170,6 +184,24 @@ def _plain(text: str) -> str:
     return text.replace("[", "\\[")
 
 
+def _environment(app: App) -> list[Callable[..., Any]]:
+    """What cyclopts reads values out of the environment with. Raises: SettingsError for a variable of no option."""
+    prefix = variable_prefix(app.name[0])
+    given = sorted(name for name in os.environ if name.startswith(prefix))
+    if not given:
+        return []
+    options = {name for argument in app.assemble_argument_collection() for name in argument.names}
+    known = {prefix + option.strip("-").replace("-", "_").upper() for option in options if option.startswith("--")}
+    for name in given:
+        if name not in known:
+            like = difflib.get_close_matches(name.removeprefix(prefix), [one.removeprefix(prefix) for one in known], 1)
+            raise SettingsError(
+                f"{name}: {app.name[0]} has no such option. "
+                + (f"Did you mean {prefix}{like[0]}?" if like else "Unset it.")
+            )
+    return [cyclopts.config.Env(prefix, command=False, show=False)]
+
+
 def _config_file(tokens: list[str]) -> list[Callable[..., Any]]:
     """Takes `--config FILE`, which any job has, out of the tokens; gives what cyclopts reads the values from."""
     for position, token in enumerate(tokens):
@@ -182,10 +214,13 @@ def _config_file(tokens: list[str]) -> list[Callable[..., Any]]:
         tokens += rest
         if not path.is_file():
             raise SettingsError(f"--config {path}: no such file.")
+        form = "TOML" if path.suffix == ".toml" else "YAML"
         try:
-            values = yaml.safe_load(path.read_text())
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SettingsError(f"--config {path}: cannot be read as YAML: {' '.join(str(error).split())}.") from error
+            values = (tomllib.loads if form == "TOML" else yaml.safe_load)(path.read_text())
+        except (OSError, yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"--config {path}: cannot be read as {form}: {' '.join(str(error).split())}."
+            ) from error
         if not isinstance(values, dict):
             raise SettingsError(f"--config {path}: needs `option: value` lines.")
         for name in values:

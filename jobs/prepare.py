@@ -30,10 +30,10 @@ from tinyface_core.picture.picture import DECODER_VERSION, Limits
 from tinyface_core.storage import Storage
 from tinyface_core.tables.claim import Claim
 from tinyface_core.tables.commit import Committer
+from tinyface_core.tables.format_version import FORMAT_VERSION
 from tinyface_core.tables.output import OutputFolder, settings_hash
 from tinyface_core.tables.partition import PartitionBy
 from tinyface_core.tables.removed import Removed
-from tinyface_core.tables.schema import FORMAT_VERSION
 
 log = logging.getLogger(__name__)
 

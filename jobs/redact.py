@@ -1,8 +1,8 @@
 """Writes copies of all pictures of an output with their faces hidden, and tells what a detector still finds in them.
 
-    python jobs/redact.py faces/ --to redacted/
+    python jobs/redact.py faces/ --output redacted/
 
-    python jobs/redact.py s3://b/faces/ --to s3://b/redacted/ --how blur --margin 0.3 --max-residual 0.05
+    python jobs/redact.py s3://b/faces/ --output s3://b/redacted/ --how blur --margin 0.3 --max-residual 0.05
 
 The faces are those of the tables: nothing is detected again but a sample of the copies. The same command resumes a run
 that was cut short. Exit codes: 0 done (there may be error rows), 2 refused before the first write, 1 stopped later, 3
@@ -45,19 +45,19 @@ app = job_app("redact.py", __doc__ or "")
 
 
 @app.default
-def main(output: str, *, job: RedactCopies) -> int:
+def main(tables: str, /, *, job: RedactCopies) -> int:
     """Copy, sweep, check.
 
     Parameters
     ----------
-    output
+    tables
         Folder or prefix of the tables that detect_archive.py wrote.
     """
     started, storage = datetime.now(UTC), Storage(job.storage.options())
     with before_first_write():
-        sought = seek(output, job, storage)
+        sought = seek(tables, job, storage)
     with ExitStack() as stack:
-        claim = stack.enter_context(Claim(storage, storage.canonical(job.to), option="--to"))
+        claim = stack.enter_context(Claim(storage, storage.canonical(job.to)))
         run = RedactRun(sought, claim)
         log.info("%d of %d units are copied under these settings: skipped", len(run.done), len(sought.records))
         if (facts := run.finished()) is not None:
@@ -158,7 +158,8 @@ def _judge(run: RedactRun, check: dict[str, Any] | None) -> None:
         run.to.delete_success()
         raise TooManyFaces(
             f"{rate:.2%} of the masked faces are found again in the copies, above --max-residual {most:g}. The copies "
-            "are written; most_found_again in run.json names some. Try a larger --margin or --how fill in another --to."
+            "are written; most_found_again in run.json names some. Try a larger --margin or --how fill in another "
+            "--output."
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -21,7 +21,7 @@ CHOICES = ("how", "mask", "margin", "min_score", "quality")
 class RedactCopies:
     """All options of jobs/redact.py; None: as the destination has it recorded, else the default."""
 
-    to: Annotated[str, Parameter(group=_WRITE)]
+    to: Annotated[str, Parameter("--output", group=_WRITE)]
     "Folder or prefix for the copies: empty, or one that this command began."
     how: Annotated[How | None, Parameter(group=_MASK)] = None
     "fill (one grey), blur or pixelate; None: fill."
@@ -41,8 +41,8 @@ class RedactCopies:
     "Exit code 3 where a larger share of the masked faces is found again."
     model: Annotated[str | None, Parameter(group=_CHECK)] = None
     "Where the model lies that found the faces, if it is not bundled or in the output."
-    retry_errors: Annotated[bool, Parameter(group=_RUN, negative=())] = False
-    "Units with pictures that failed (not those that were never examined) are worked again."
+    retry: Annotated[Literal["errors"] | None, Parameter(group=_RUN)] = None
+    "errors: units with pictures that failed (not those that were never examined) are worked again."
     actors: Annotated[str | None, Parameter(group=_RUN)] = None
     "Processes that write copies, as 4 or 2..16; None: one a CPU."
     cpus_per_actor: Annotated[int, Parameter(group=_RUN)] = 1
@@ -66,8 +66,8 @@ class RedactCopies:
         if self.max_residual is not None and not self.check:
             raise SettingsError("--max-residual with --check 0: it is the check that tells the residual face rate.")
         if not self.to.strip():
-            raise SettingsError("--to: is empty. An unset variable? Give `.` for the current folder.")
-        refuse_lost("--to", self.to)
+            raise SettingsError("--output: is empty. An unset variable? Give `.` for the current folder.")
+        refuse_lost("--output", self.to)
         self.actor_range()
 
     @property

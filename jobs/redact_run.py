@@ -104,7 +104,7 @@ class RedactRun:
         if footer is None or not self.results.is_done(footer, record.commit):
             return False
         failed = (footer.totals or UnitTotals()).errors.keys() - {NOT_EXAMINED}
-        return not (self.sought.job.retry_errors and failed)
+        return not (self.sought.job.retry is not None and failed)
 
     @property
     def open_units(self) -> int:

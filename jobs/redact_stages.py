@@ -125,7 +125,7 @@ class RedactPictures:
         if time.monotonic() - self.looked_s > CLAIM_LOOKS_S:
             if redacting.storage.stat(redacting.claim_uri) is None:
                 raise StopRun(
-                    f"--to {redacting.to_uri}: the claim of this run on it is gone: no more copies are written."
+                    f"--output {redacting.to_uri}: the claim of this run on it is gone: no more copies are written."
                 )
             self.looked_s = time.monotonic()
         write_copy(redacting.storage, redacting.to_uri, copy)

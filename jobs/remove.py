@@ -37,7 +37,8 @@ app = job_app("remove.py", __doc__ or "")
 
 @app.default
 def remove(
-    output: str,
+    tables: str,
+    /,
     *,
     uri: Annotated[Texts, many(_WHICH)] = (),
     member: Annotated[Texts, many(_WHICH)] = (),
@@ -49,8 +50,8 @@ def remove(
 
     Parameters
     ----------
-    output
-        Folder or prefix of the tables.
+    tables
+        Folder or prefix of the tables that detect_archive.py wrote.
     uri
         Of a picture, or of an archive with all that is in it; may be repeated.
     member
@@ -62,7 +63,7 @@ def remove(
     """
     store = Storage((storage or StorageFlags()).options())
     wanted = _wanted(store, uri, member, image_id)
-    folder = OutputFolder(store, output)
+    folder = OutputFolder(store, tables)
     with ExitStack() as stack:
         with before_first_write():
             if (folder.look() if dry_run else folder.check()) is OutputState.EMPTY:
@@ -77,7 +78,7 @@ def remove(
                 print("Nothing was written.")
                 return 0
             claim = stack.enter_context(Claim(store, folder.uri))
-        whole = _remove(store, OutputFolder(claim.guarded(), output), claim, wanted)
+        whole = _remove(store, OutputFolder(claim.guarded(), tables), claim, wanted)
     if found.pictures:
         print(f"taken out of {folder.uri}; report.html, which may show them, is deleted until the next run")
     if absent:

@@ -1,6 +1,6 @@
 """Studies behind the detector's choices, re-run on annotated pictures. One core call; no Ray.
 
-Example: python jobs/study.py levels --data val --truth wider_face_split/ground_truth --out study --every 4
+Example: python jobs/study.py levels --data val --truth wider_face_split/ground_truth --output study --every 4
 
 `levels`: average precision with and without each pyramid level, with and without regression, and which face heights a
 level is good at. Exit codes: 0 done, 2 refused.
@@ -35,7 +35,7 @@ class Options:
 
     data: Path
     "Annotated pictures: a folder with annotations.jsonl, or another form of docs/training.md."
-    out: Path
+    out: Annotated[Path, Parameter("--output")]
     "Folder for levels.md, levels.json and, in boxes/, each picture's boxes: the same command goes on from them."
     model: str = "hr-resnet50"
     "A bundled model's name, or a checkpoint."
@@ -43,7 +43,7 @@ class Options:
     "WIDER's ground truth, which has the levels easy, medium and hard; else the annotations are judged by."
     zooms: Annotated[tuple[float, ...], _MANY] = ZOOMS
     "All pyramid levels to compute; those that the model does not use are added to its own one by one."
-    limit: Annotated[Texts, _MANY] = ()
+    limit: Annotated[Texts, Parameter("--level-heights", consume_multiple=1, negative=())] = ()
     "A row more: heights in px that levels may give, ZOOM=FROM-TO,..., as 4=0-12,0.25=80-; may be repeated."
     every: int = 1
     "Every n-th picture."
@@ -70,7 +70,7 @@ class Options:
 
 
 @app.default
-def study(which: Literal["levels"], options: Options) -> None:
+def study(which: Literal["levels"], /, options: Options) -> None:
     """Prints the study's tables, and keeps them.
 
     Parameters
@@ -93,7 +93,7 @@ def study(which: Literal["levels"], options: Options) -> None:
         (options.out / f"{which}.md").write_text(text + "\n")
         (options.out / f"{which}.json").write_text(json.dumps(levels_json(found, asked), indent=1) + "\n")
     except OSError as error:
-        raise OutputError(f"--out {options.out}: cannot be written to ({error.strerror}).") from error
+        raise OutputError(f"--output {options.out}: cannot be written to ({error.strerror}).") from error
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""Checks an output folder against everything that docs/guarantees.md and docs/schema.md promise. One core call.
+"""Checks an output of detect_archive.py against all that docs/guarantees.md and docs/schema.md promise: files, schemas,
+footers, and every row.
 
-Reads every row, writes nothing. Exit codes: 0 valid, 1 something is wrong, 2 the options are.
+Example: python jobs/validate.py s3://bucket/faces/
+
+Nothing is written. Exit codes: 0 valid, 1 something is wrong, 2 refused.
 """
 
 from __future__ import annotations
@@ -16,18 +19,13 @@ from tinyface_core.storage import Storage
 from tinyface_core.tables.output import OutputFolder, OutputState
 from tinyface_core.tables.validate import validate
 
-app = job_app(
-    "validate.py",
-    """Check an output of detect_archive.py: files, schemas, footers, and every row.
-
-    Example: python jobs/validate.py s3://bucket/faces/
-    """,
-)
+app = job_app("validate.py", __doc__ or "")
 
 
 @app.default
 def validate_output(
-    output: str,
+    tables: str,
+    /,
     *,
     unfinished_ok: Annotated[bool, Parameter(negative=())] = False,
     storage: StorageFlags | None = None,
@@ -36,15 +34,17 @@ def validate_output(
 
     Parameters
     ----------
-    output
-        Folder or prefix of the tables.
+    tables
+        Folder or prefix of the tables that detect_archive.py wrote.
     unfinished_ok
         A missing _SUCCESS is no violation, nor are files that the next run's sweep removes.
     """
     store = Storage((storage or StorageFlags()).options())
-    if OutputFolder(store, output).state() is OutputState.EMPTY:
-        raise InputError(f"no output of detect_archive.py: {store.canonical(output)}: nothing is there.")
-    report = validate(store, store.canonical(output), unfinished_ok=unfinished_ok)
+    folder = OutputFolder(store, tables)
+    if folder.state() is OutputState.EMPTY:
+        raise InputError(f"no output of detect_archive.py: {store.canonical(tables)}: nothing is there.")
+    folder.check_format()
+    report = validate(store, store.canonical(tables), unfinished_ok=unfinished_ok)
     print(report)
     return report.exit_code
 

@@ -7,6 +7,7 @@ Exceptions are for what stops a whole run, and for bugs. What goes wrong with on
     |-- RefusedError               exit code 2: found wrong before the first write
     |   |-- InputError             no such input, empty, no permission, a bad manifest
     |   |-- OutputError            not writable, foreign files, an output of other settings
+    |   |-- FormatError            tables of a format that this version does not read
     |   |-- CheckpointError        a model file that does not fit; the message names the tensor
     |   |-- SettingsError          an option that makes no sense
     |   `-- ResourceError          an accelerator or CPU that the cluster can never give
@@ -14,7 +15,8 @@ Exceptions are for what stops a whole run, and for bugs. What goes wrong with on
     |   |-- StorageError           network faults beyond the retries, expired credentials, disk full
     |   |-- ClaimError             another driver works on this output, or ours was taken
     |   |-- TooManyErrors          exit code 3: --max-error-share
-    |   `-- TooManyFaces           exit code 3: --max-residual
+    |   |-- TooManyFaces           exit code 3: --max-residual
+    |   `-- NotAccepted            exit code 3: the limits of jobs/compare.py
     `-- GeometryError              sizes that do not belong together: a bug, never a user's input
 
 This file knows no other file of the project.
@@ -43,6 +45,10 @@ class InputError(RefusedError):
 
 
 class OutputError(RefusedError):
+    pass
+
+
+class FormatError(RefusedError):
     pass
 
 
@@ -75,6 +81,10 @@ class TooManyErrors(StopRun):
 
 
 class TooManyFaces(StopRun):
+    exit_code = 3
+
+
+class NotAccepted(StopRun):
     exit_code = 3
 
 

@@ -36,8 +36,8 @@ def test_each_form_from_a_store_to_a_store_is_as_on_a_disk(
 ) -> None:
     monkeypatch.setattr(target, "_PUT_AT_ONCE_BYTES", 4096)  # so that the larger ones go in parts
     for form in ("coco", "fddb", "fiftyone", "img2dataset"):
-        assert run_job(app, [output, "--to", form, "--out", f"s3://{bucket}/as/{form} 1"]) == 0
-        assert run_job(app, [output, "--to", form, "--out", str(tmp_path / form)]) == 0
+        assert run_job(app, [output, "--to", form, "--output", f"s3://{bucket}/as/{form} 1"]) == 0
+        assert run_job(app, [output, "--to", form, "--output", str(tmp_path / form)]) == 0
         assert storage.read(f"s3://{bucket}/as/{form} 1") == (tmp_path / form).read_bytes()
     assert len(json.loads((tmp_path / "coco").read_text())["annotations"]) == 2 * 39 * 3
     assert pq.read_table(tmp_path / "img2dataset").num_rows == 2 * 39
@@ -50,7 +50,7 @@ def test_a_folder_in_a_store_is_replaced_only_when_asked(
     output: str, bucket: str, storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = f"s3://{bucket}/wider"
-    asked = [output, "--to", "wider", "--out", where]
+    asked = [output, "--to", "wider", "--output", where]
     assert run_job(app, [*asked, "--below", "file:///archive"]) == 0
     storage.write(f"{where}/a/stale.txt", b"stale\n0\n")
     storage.write(f"{where}/mine.md", b"mine")
@@ -70,7 +70,7 @@ def test_iceberg_tables_in_a_store(output: str, bucket: str, s3_server: S3Server
     where = {"uri": f"sqlite:///{tmp_path}/lake.db", "warehouse": f"s3://{bucket}/lake"}
     options = [f"{key}={value}" for key, value in where.items()]
     for _ in range(2):
-        assert run_job(app, [output, "--to", "iceberg", "--out", "lake.f", "--catalog-option", *options]) == 0
+        assert run_job(app, [output, "--to", "iceberg", "--output", "lake.f", "--catalog-option", *options]) == 0
     catalog = load_catalog("lake", **where, **{"s3.endpoint": s3_server.endpoint})
     assert catalog.load_table("f.images").scan().to_arrow().num_rows == 80
     assert catalog.load_table("f.detections").scan().to_arrow().num_rows == 2 * 39 * 3

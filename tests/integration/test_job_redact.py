@@ -39,7 +39,7 @@ class Place:
     environment: dict[str, str]
 
     def redact(self, *options: str, to: str = "copies", environment: dict[str, str] | None = None) -> Job:
-        fixed = (str(self.folder / "out"), "--to", str(self.folder / to))
+        fixed = (str(self.folder / "out"), "--output", str(self.folder / to))
         variables = environment or self.environment
         return Job(self.folder / "log", variables, *fixed, *options, cwd=self.folder, script="redact.py")
 
@@ -147,7 +147,8 @@ def test_refusals_write_nothing(place: Place, tmp_path: Path) -> None:
     assert "was made with margin = 0.2, --margin asks for 0.4" in refused.err
     assert "an input of this output" in place.redact(to="in/copies").wait().expect(2).err
     assert "did not write" in place.redact(to="out").wait().expect(2).err
-    none = Job(tmp_path, place.environment, str(tmp_path / "none"), "--to", str(tmp_path / "to"), script="redact.py")
+    asked = (str(tmp_path / "none"), "--output", str(tmp_path / "to"))
+    none = Job(tmp_path, place.environment, *asked, script="redact.py")
     assert "nothing is there" in none.wait().expect(2).err
     (place.folder / "out" / "_SUCCESS").rename(place.folder / "out" / "_WAS")
     try:
@@ -190,7 +191,7 @@ def test_what_changed_since_it_was_examined_gets_no_copy_until_it_is_detected_ag
     assert (rows["03.jpg"]["error_class"], rows["04.jpg"]["error_class"]) == ("changed", "unreadable")
     assert rows["fragile.jpg"]["error_class"] == "decoder_crashed", "it takes nobody along"
     assert rows["05.jpg"]["status"] == "written"
-    mine.redact("--check", "0", "--retry-errors").wait().expect(0)
+    mine.redact("--check", "0", "--retry", "errors").wait().expect(0)
     rows = mine.check_whole()
     assert sorted(row["error_class"] for row in rows.values() if row["status"] == "error") == ["not_examined"]
 
@@ -198,7 +199,7 @@ def test_what_changed_since_it_was_examined_gets_no_copy_until_it_is_detected_ag
 def test_copies_on_s3(place: Place, bucket: str, storage: Storage) -> None:
     """The same bytes as on disk, under the same names."""
     url = f"s3://{bucket}/red/acted"
-    fixed = (str(place.folder / "out"), "--to", url, "--check", "3")
+    fixed = (str(place.folder / "out"), "--output", url, "--check", "3")
     Job(place.folder / "log", place.environment, *fixed, cwd=place.folder, script="redact.py").wait().expect(0)
     written = {row["path"]: row["sha256"] for row in place.rows().values() if row["status"] == "written"}
     found = {info.uri.removeprefix(f"{url}/"): info.uri for info in storage.list(f"{url}/copies/")}

@@ -30,6 +30,7 @@ RANKS = {
     "redact": 9,
     "report": 9,
     "evaluate": 10,
+    "compare": 10,
     "forecast": 10,
     "train": 11,
     "export": 11,

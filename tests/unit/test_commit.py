@@ -27,8 +27,9 @@ from tinyface_core.errors import ClaimError, OutputError, StorageError
 from tinyface_core.storage import Storage
 from tinyface_core.tables.commit import ROW_GROUP_ROWS, Committer, Swept
 from tinyface_core.tables.footer import committed, detections_uri, images_uri
+from tinyface_core.tables.format_version import FORMAT_VERSION
 from tinyface_core.tables.redo import UnitWork
-from tinyface_core.tables.schema import DETECTIONS_SCHEMA, FORMAT_VERSION, images_schema
+from tinyface_core.tables.schema import DETECTIONS_SCHEMA, images_schema
 from tinyface_core.tables.unit_tables import UnitTotals, sum_totals, unit_tables
 
 

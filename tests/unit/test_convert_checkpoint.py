@@ -50,7 +50,7 @@ def test_the_form_of_imagenet_weights_can_be_told(source: Path) -> None:
         (["mobilenet.pth", "mobilenet.pth/out.safetensors"], "out.safetensors: cannot be written"),
         (["mobilenet.pth", "out.safetensors", "--trunk", "resnet50"], "missing: conv1.weight"),
         (["mobilenet.pth", "out.safetensors", "--trunk", "vgg"], "--trunk"),
-        (["mobilenet.pth"], "--target"),
+        (["mobilenet.pth"], "TARGET is missing"),
         (["mobilenet.pth", "out.safetensors", "--frob"], "--frob"),
     ],
 )

@@ -21,7 +21,7 @@ from tinyface_core.redact.faces import Redaction
         ({"check": -1}, "--check"),
         ({"max_residual": 0.1, "check": 0}, "--max-residual with --check 0"),
         ({"actors": "0"}, "--actors"),
-        ({"to": " "}, "--to"),
+        ({"to": " "}, "--output"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], named: str) -> None:

@@ -162,7 +162,7 @@ def test_the_rows() -> None:
 
 @pytest.mark.parametrize("text", ["4", "4=x-2", "3=0-12", "4=12-12", "4=20-12", ""])
 def test_limits_that_make_no_sense_are_named(text: str) -> None:
-    with pytest.raises(SettingsError, match="--limit"):
+    with pytest.raises(SettingsError, match="--level-heights"):
         limited(text, (1, 4))
 
 
@@ -224,7 +224,7 @@ def test_the_job_prints_keeps_and_goes_on(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    asked = ["levels", "--data", str(data), "--model", str(tmp_path / "toy.safetensors"), "--out", str(out)]
+    asked = ["levels", "--data", str(data), "--model", str(tmp_path / "toy.safetensors"), "--output", str(out)]
     asked += ["--every", "2", "--min-score", "0.3", "--zooms", "1", "2", "4"]
     assert run_job(app, asked) == 0
     text = capsys.readouterr().out
@@ -264,10 +264,10 @@ def test_wrong_input_is_named(data: Path, tmp_path: Path, capsys: pytest.Capture
     (data / "p_3.png").unlink()
     for tokens, message in (
         ([*toy, "--every", "0"], "--every"),
-        ([*toy, "--limit", "7=0-9"], "--limit 7=0-9"),
+        ([*toy, "--level-heights", "7=0-9"], "--level-heights 7=0-9"),
         (["--model", "nobody"], "nobody: no such file"),
         ([*toy, "--zooms", "1"], "p_1.png: cannot be decoded"),
         ([*toy, "--zooms", "1", "--every", "3"], "p_3.png: cannot be read"),
     ):
-        assert run_job(app, ["levels", "--data", str(data), "--out", str(tmp_path / "out"), *tokens]) == 2
+        assert run_job(app, ["levels", "--data", str(data), "--output", str(tmp_path / "out"), *tokens]) == 2
         assert message in capsys.readouterr().err

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from tinyface_core.errors import InputError
 from tinyface_core.tables.footer import sql_glob
+from tinyface_core.tables.format_version import check_tables
 
 FOLDS, LINES_FILE = "FDDB-fold-*-ellipseList.txt", "ellipses.jsonl"
 _ELLIPSE = ("ellipse_major", "ellipse_minor", "ellipse_angle", "ellipse_cx", "ellipse_cy")
@@ -230,6 +231,7 @@ def _from_tables(output: Path, columns: Sequence[str]) -> dict[str, Found]:
         raise InputError(f"{output}: no output of detect_archive.py: nothing in images/.")
     images, detections = (sql_glob(str(output), table) for table in ("images", "detections"))
     with duckdb.connect() as connection:
+        check_tables(connection, images)
         query = f"SELECT image_id, coalesce(member, uri), height, width FROM {images}"
         pictures = connection.execute(query).fetchall()
         faces: pa.Table = connection.sql(

@@ -23,6 +23,7 @@ from tinyface_core.evaluate.truth import picture_name
 from tinyface_core.evaluate.wider_text import result_text
 from tinyface_core.storage import Storage
 from tinyface_core.tables.footer import sql_glob
+from tinyface_core.tables.format_version import check_tables
 from tinyface_core.tables.output import SETTINGS
 
 _READ = (".parquet", ".json", ".txt")
@@ -58,6 +59,7 @@ def read_output(output: Path) -> dict[str, Found]:
         raise InputError(f"{output}: no output of detect_archive.py: nothing in images/.")
     images, detections = (sql_glob(str(output), table) for table in ("images", "detections"))
     with duckdb.connect() as connection:
+        check_tables(connection, images)
         pictures = connection.execute(f"SELECT image_id, coalesce(member, uri) FROM {images}").fetchall()
         faces: pa.Table = connection.sql(
             f"SELECT image_id, x1, y1, x2 - x1 AS w, y2 - y1 AS h, score FROM {detections} d "

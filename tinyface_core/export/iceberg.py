@@ -45,7 +45,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Place:
-    """`catalog.namespace`, as --out has it."""
+    """`catalog.namespace`, as --output has it."""
 
     catalog: str
     namespace: str
@@ -55,7 +55,7 @@ class Place:
         """Raises: SettingsError."""
         catalog, _, namespace = out.partition(".")
         if not catalog or not namespace or "/" in out or not all(namespace.split(".")):
-            raise SettingsError(f"--out {out}: for Iceberg give CATALOG.NAMESPACE, as lake.faces.")
+            raise SettingsError(f"--output {out}: for Iceberg give CATALOG.NAMESPACE, as lake.faces.")
         return cls(catalog, namespace)
 
     def table(self, name: str) -> str:
@@ -73,7 +73,7 @@ def open_catalog(place: Place, properties: Mapping[str, str], storage: Storage) 
         return load_catalog(place.catalog, **{**{key: text for key, text in reached.items() if text}, **properties})
     except Exception as error:  # each kind of catalog has its own
         raise SettingsError(
-            f"--out {place.catalog}.{place.namespace}: the catalog cannot be opened: {_hidden(error, storage)}. "
+            f"--output {place.catalog}.{place.namespace}: the catalog cannot be opened: {_hidden(error, storage)}. "
             "Give its properties by --catalog-option, or in pyiceberg's configuration file."
         ) from error
 
@@ -90,12 +90,12 @@ def check_tables(catalog: Catalog, place: Place, output_uri: str, *, overwrite: 
         made_of = table.properties.get(MADE_OF)
         if made_of is None:
             raise OutputError(
-                f"--out: the table {place.table(name)} was not made by an export. Give another namespace."
+                f"--output: the table {place.table(name)} was not made by an export. Give another namespace."
             )
         if made_of != output_uri and not overwrite:
             raise OutputError(
-                f"--out: the table {place.table(name)} was made of {made_of}. One output has one pair of tables: give "
-                "another namespace, or --overwrite to put the rows of this output in place of those."
+                f"--output: the table {place.table(name)} was made of {made_of}. One output has one pair of tables: "
+                "give another namespace, or --overwrite to put the rows of this output in place of those."
             )
 
 
@@ -179,7 +179,7 @@ def _table(catalog: Catalog, identifier: str) -> Table | None:
         return None
     except Exception as error:
         raise OutputError(
-            f"--out: the table {identifier} cannot be looked into: {type(error).__name__}: {error}"
+            f"--output: the table {identifier} cannot be looked into: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -199,8 +199,8 @@ def _refuse_other_columns(catalog: Catalog, place: Place, columns: pa.Schema | N
         return
     differing = sorted(set(names) ^ set(columns.names)) or ["their order"]
     raise OutputError(
-        f"--out: the table {place.table('images')} has other columns than this output ({', '.join(differing)}). Give "
-        "another namespace."
+        f"--output: the table {place.table('images')} has other columns than this output ({', '.join(differing)}). "
+        "Give another namespace."
     )
 
 

@@ -29,7 +29,7 @@ _NAMED_FILES = 3
 
 
 class Target:
-    """One --out.
+    """One --output.
 
     Args:
         out: as the user gave it. suffix: of the files of a folder; None for a target that is one file.
@@ -62,7 +62,7 @@ class Target:
         """
         if f"{self.uri}/".startswith(f"{output_uri.rstrip('/')}/"):
             raise OutputError(
-                f"--out {self.uri}: lies inside the output that it is made of. Give a place outside of it."
+                f"--output {self.uri}: lies inside the output that it is made of. Give a place outside of it."
             )
         if self._suffix is None:
             self._check_file()
@@ -73,13 +73,15 @@ class Target:
     def _check_file(self) -> None:
         is_bucket = not self._on_disk and "/" not in self.uri.partition("://")[2]
         if self._ends_as_folder or is_bucket or (self._on_disk and self._path.is_dir()):
-            raise OutputError(f"--out {self.uri}: is a folder. This form is one file: give its name, too.")
+            raise OutputError(f"--output {self.uri}: is a folder. This form is one file: give its name, too.")
         if not self._overwrite and self._storage.stat(self.uri) is not None:
-            raise OutputError(f"--out {self.uri}: is there already. Give --overwrite to replace it, or another name.")
+            raise OutputError(
+                f"--output {self.uri}: is there already. Give --overwrite to replace it, or another name."
+            )
 
     def _check_folder(self) -> None:
         if self._storage.stat(self.uri) is not None:
-            raise OutputError(f"--out {self.uri}: is a file. This form is a folder of files: give the name of one.")
+            raise OutputError(f"--output {self.uri}: is a file. This form is a folder of files: give the name of one.")
         found = [
             info.uri.removeprefix(f"{self.uri}/") for info in islice(self._storage.list(f"{self.uri}/"), _NAMED_FILES)
         ]
@@ -87,12 +89,12 @@ class Target:
             return
         if self._storage.stat(f"{self.uri}/{MARK}") is None:
             raise OutputError(
-                f"--out {self.uri}: holds files that no export wrote ({', '.join(sorted(found))}). Give a folder that "
-                "is empty or does not exist yet."
+                f"--output {self.uri}: holds files that no export wrote ({', '.join(sorted(found))}). Give a folder "
+                "that is empty or does not exist yet."
             )
         if not self._overwrite:
             raise OutputError(
-                f"--out {self.uri}: holds an export already. Give --overwrite to replace it, or another folder."
+                f"--output {self.uri}: holds an export already. Give --overwrite to replace it, or another folder."
             )
 
     def _check_writable(self) -> None:
@@ -100,7 +102,7 @@ class Target:
             above = next(folder for folder in self._path.parents if folder.exists())
             if not (above.is_dir() and os.access(above, os.W_OK)):
                 raise OutputError(
-                    f"--out {self.uri}: {above} cannot be written to. Check the permissions, or go elsewhere."
+                    f"--output {self.uri}: {above} cannot be written to. Check the permissions, or go elsewhere."
                 )
             return
         folder = self.uri if self._suffix is not None else self.uri.rpartition("/")[0]
@@ -109,7 +111,7 @@ class Target:
             self._storage.write(probe, b"probe")
             self._storage.delete(probe)
         except (ObjectError, StorageError) as error:
-            raise OutputError(f"--out {self.uri}: cannot be written to: {error}") from error
+            raise OutputError(f"--output {self.uri}: cannot be written to: {error}") from error
 
     def stage(self) -> tempfile.TemporaryDirectory[str]:
         """A folder, deleted in the end, in which the export is to be made. Raises: StorageError."""
@@ -121,7 +123,7 @@ class Target:
                 prefix=f".{self._path.name[:100]}.", suffix=".tmp", dir=self._path.parent
             )
         except OSError as error:
-            raise StorageError(f"--out {self.uri}: cannot be made: {error.strerror or error}.") from error
+            raise StorageError(f"--output {self.uri}: cannot be made: {error.strerror or error}.") from error
 
     def publish(self, staged: Path, describe: dict[str, object]) -> None:
         """Puts a staged file or folder in place.

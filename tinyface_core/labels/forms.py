@@ -23,6 +23,7 @@ from scipy.io import loadmat
 from tinyface_core.errors import InputError
 from tinyface_core.storage import Storage
 from tinyface_core.tables.footer import sql_glob
+from tinyface_core.tables.format_version import check_tables
 
 ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")  # WIDER's order
 _INVALID = ATTRIBUTES.index("invalid")
@@ -226,6 +227,7 @@ def _output(source: Path, base: str) -> Iterator[Line]:
         "GROUP BY ALL ORDER BY uri"
     )
     with duckdb.connect() as connection:
+        check_tables(connection, images)
         for uri, width, height, boxes in connection.sql(query).fetchall():
             boxes_K4 = _boxes(boxes or [])
             nothing_K6 = attributes_of(np.zeros(len(boxes_K4)))

@@ -1,4 +1,4 @@
-"""The folder of `--to`: the copies, the table of results, and who may write there.
+"""The folder that redact.py writes to: the copies, the table of results, and who may write there.
 
     copies/...    results/part-<unit>.parquet    run.json    _SUCCESS
     _run/         redaction.json (the settings), claims/, runs/<time>.json
@@ -25,7 +25,6 @@ from tinyface_core.tables.output import OutputFolder
 class Destination(OutputFolder):
     """Never an output of detect_archive.py, nor that an output of this: each knows its own by another settings file."""
 
-    option = "--to"
     settings_name = "_run/redaction.json"
 
     def refuse_among(self, inputs: Iterable[str]) -> None:
@@ -33,8 +32,8 @@ class Destination(OutputFolder):
         for uri in inputs:
             if self.uri == uri.rstrip("/") or self.uri.startswith(f"{uri.rstrip('/')}/"):
                 raise OutputError(
-                    f"--to {self.uri}: lies in {uri}, an input of this output: copies would be taken for new pictures "
-                    "there. Give a folder outside of it."
+                    f"--output {self.uri}: lies in {uri}, an input of this output: copies would be taken for new "
+                    "pictures there. Give a folder outside of it."
                 )
 
 

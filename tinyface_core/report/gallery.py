@@ -7,6 +7,7 @@ user enters the markup.
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -47,20 +48,36 @@ class Shown:
         return len(self.jpeg_base64) + len(self.casing) + len(self.boxes)
 
 
-def show(rgb_HW3: NDArray[np.uint8], boxes_K5: NDArray[np.float32], max_bytes: int) -> Shown:
+@dataclass(frozen=True)
+class Mark:
+    """How one box is drawn. colour: `#rrggbb`. what: begins its title; no markup."""
+
+    colour: str
+    what: str
+
+
+def show(
+    rgb_HW3: NDArray[np.uint8],
+    boxes_K5: NDArray[np.float32],
+    max_bytes: int,
+    marks_K: Sequence[Mark] | None = None,
+) -> Shown:
     """The picture, downsized, with its boxes.
 
     Args:
         boxes_K5: x1, y1, x2, y2, score in pixels of `rgb_HW3`.
         max_bytes: of the JPEG in base64 and the boxes together; kept by lower quality, then by a smaller copy. The
             boxes themselves are never dropped for it.
+        marks_K: of each box; by default the colour is that of its score.
     """
     small_HW3 = fit(rgb_HW3, LONGEST_PX)
     left_out = max(0, len(boxes_K5) - MOST_BOXES)
-    best_K5 = boxes_K5[np.argsort(-boxes_K5[:, 4], kind="stable")[:MOST_BOXES]]
+    best = np.argsort(-boxes_K5[:, 4], kind="stable")[:MOST_BOXES]
+    best_K5 = boxes_K5[best]
+    marks = [marks_K[k] for k in best] if marks_K else [Mark(hex_colour(float(score)), "") for score in best_K5[:, 4]]
     height, width = small_HW3.shape[:2]
     factor_xyxy = np.array([width / rgb_HW3.shape[1], height / rgb_HW3.shape[0]] * 2)
-    casing, boxes = _layer(best_K5[:, :4] * factor_xyxy, best_K5)
+    casing, boxes = _layer(best_K5[:, :4] * factor_xyxy, best_K5, marks)
     jpeg = _jpeg(small_HW3, max(0, max_bytes - len(casing) - len(boxes)) * 3 // 4)
     return Shown(
         width=width,
@@ -72,7 +89,7 @@ def show(rgb_HW3: NDArray[np.uint8], boxes_K5: NDArray[np.float32], max_bytes: i
     )
 
 
-def _layer(shown_K4: NDArray[np.float64], original_K5: NDArray[np.float32]) -> tuple[str, str]:
+def _layer(shown_K4: NDArray[np.float64], original_K5: NDArray[np.float32], marks_K: Sequence[Mark]) -> tuple[str, str]:
     """(path data of the casing, elements of the boxes); titles tell the height in the original picture."""
     sizes_K2 = shown_K4[:, 2:] - shown_K4[:, :2]
     casing, boxes = [], []
@@ -82,8 +99,8 @@ def _layer(shown_K4: NDArray[np.float64], original_K5: NDArray[np.float32]) -> t
         score, height_px = float(original_K5[k, 4]), float(original_K5[k, 3] - original_K5[k, 1])
         casing.append(f"M{x} {y}h{width}v{height}h-{width}z")
         boxes.append(
-            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" stroke="{hex_colour(score)}">'
-            f"<title>score {score:.2f}, {height_px:.0f} px high</title></rect>"
+            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" stroke="{marks_K[k].colour}">'
+            f"<title>{marks_K[k].what}score {score:.2f}, {height_px:.0f} px high</title></rect>"
         )
     return "".join(casing), "\n".join(boxes)
 

@@ -84,8 +84,8 @@ def render(
     endpoint_url: str | None = None,
 ) -> str:
     """The page as text; reads and writes nothing."""
-    return _template().render(
-        css=resources.files(__package__).joinpath("templates/report.css").read_text("utf-8"),
+    return template("report.html.jinja").render(
+        css=style(),
         page=_page(output_uri, summary, run),
         summary=summary,
         crowded=crowded,
@@ -200,7 +200,8 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 @cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page's template: text is escaped, and a name that nothing gives is an error."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "templates"),
         autoescape=True,
@@ -209,4 +210,10 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters.update(grouped=text.grouped, px=text.px, shown=text.shown)
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)
+
+
+@cache
+def style() -> str:
+    """The style sheet of all pages."""
+    return resources.files(__package__).joinpath("templates/report.css").read_text("utf-8")

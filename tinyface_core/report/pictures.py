@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import time
 from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
 
 from tinyface_core.archive.candidates import CandidateFilter, kind_of
 from tinyface_core.archive.read import read_unit
@@ -17,23 +18,38 @@ from tinyface_core.archive.units import whole_unit
 from tinyface_core.errors import PictureError, TinyfaceError
 from tinyface_core.picture.guard import DecodePool
 from tinyface_core.picture.picture import Limits, Picture
-from tinyface_core.report.summary import PictureFacts
 from tinyface_core.storage import ObjectError, Storage
 
 MAX_SEARCH_BYTES = 1 << 30  # of an archive that must be read from its start; a zip has a directory
 PATIENCE_S = 60.0  # no archive or picture is begun after this; a report must not take longer than it is worth
 
 
+class Placed(Protocol):
+    """A picture by where it lies, as the images table has it."""
+
+    @property
+    def image_id(self) -> str: ...
+    @property
+    def uri(self) -> str: ...
+    @property
+    def member(self) -> str | None: ...
+    @property
+    def source_version(self) -> str | None: ...
+
+
+P = TypeVar("P", bound=Placed)
+
+
 def read_pictures(
-    storage: Storage, pictures: Sequence[PictureFacts], limits: Limits = Limits(), patience_s: float = PATIENCE_S
-) -> Iterator[tuple[PictureFacts, Picture | str]]:
+    storage: Storage, pictures: Sequence[P], limits: Limits = Limits(), patience_s: float = PATIENCE_S
+) -> Iterator[tuple[P, Picture | str]]:
     """Each picture once, decoded, or one sentence that says why not; in no special order, one at a time.
 
     Decoding runs in a child process under `limits`, as it did in the job: it costs no more than that child.
     """
-    unread: list[tuple[PictureFacts, str]] = []
+    unread: list[tuple[P, str]] = []
 
-    def readable() -> Iterator[tuple[PictureFacts, bytes]]:
+    def readable() -> Iterator[tuple[P, bytes]]:
         for facts, outcome in _encoded(storage, pictures, patience_s):
             if isinstance(outcome, bytes):
                 yield facts, outcome
@@ -46,12 +62,10 @@ def read_pictures(
     yield from unread
 
 
-def _encoded(
-    storage: Storage, pictures: Sequence[PictureFacts], patience_s: float
-) -> Iterator[tuple[PictureFacts, bytes | str]]:
+def _encoded(storage: Storage, pictures: Sequence[P], patience_s: float) -> Iterator[tuple[P, bytes | str]]:
     """Object by object, so that an archive that holds several of the pictures is read once."""
     deadline = time.monotonic() + patience_s
-    by_object: dict[tuple[str, str | None], dict[str, PictureFacts]] = {}
+    by_object: dict[tuple[str, str | None], dict[str, P]] = {}
     for facts in pictures:
         by_object.setdefault((facts.uri, facts.source_version), {})[facts.image_id] = facts
     for (uri, version), missing in by_object.items():

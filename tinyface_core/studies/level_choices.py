@@ -108,9 +108,11 @@ def limited(text: str, zooms: Sequence[float]) -> dict[float, Heights]:
             limits = (float(least or 0), float(below or math.inf))
             known = float(zoom) in levels
         except ValueError as error:
-            raise SettingsError(f"--limit {text}: give it as ZOOM=FROM-TO in px, e.g. 4=0-12,0.25=80-.") from error
+            raise SettingsError(
+                f"--level-heights {text}: give it as ZOOM=FROM-TO in px, e.g. 4=0-12,0.25=80-."
+            ) from error
         if not (equals and dash and known and limits[0] < limits[1]):
-            raise SettingsError(f"--limit {text}: {part}: give ZOOM=FROM-TO, of the zooms {_names(zooms)}.")
+            raise SettingsError(f"--level-heights {text}: {part}: give ZOOM=FROM-TO, of the zooms {_names(zooms)}.")
         levels[float(zoom)] = limits
     return levels
 

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from tinyface_core.storage import ObjectError, ObjectInfo, Storage
 from tinyface_core.tables.check_unit import UnitCheck
 from tinyface_core.tables.footer import Footer, folder_of
-from tinyface_core.tables.schema import DETECTIONS_SCHEMA, FORMAT_VERSION, images_schema
+from tinyface_core.tables.format_version import FORMAT_VERSION
+from tinyface_core.tables.schema import DETECTIONS_SCHEMA, images_schema
 from tinyface_core.tables.unit_tables import UnitTotals
 
 _IN_MEMORY_BYTES = 64 << 20  # a larger file is read by ranges

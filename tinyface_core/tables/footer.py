@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from tinyface_core.archive.record import Part
 from tinyface_core.errors import StorageError
 from tinyface_core.storage import ObjectChanged, ObjectDenied, ObjectInfo, ObjectMissing, Storage
-from tinyface_core.tables.schema import FORMAT_VERSION
+from tinyface_core.tables.format_version import FORMAT_VERSION, check_format
 from tinyface_core.tables.unit_tables import UnitTotals
 
 THREADS = 32  # a footer is one small read: on an object store, waiting is all there is to it
@@ -225,8 +225,10 @@ def _tail(file: BinaryIO, size: int, wanted: int) -> bytes:
 def committed(storage: Storage, output_uri: str) -> dict[str, CommitRecord]:
     """The units that are committed, by name: read from the footers of `images/` alone.
 
-    A record whose detections file is missing is not in it, nor is a file that is not ours or has another format.
+    A record whose detections file is missing is not in it, nor is a file that is not ours.
     Memory: a record a unit, and the names in `detections/`.
+
+    Raises: FormatError; StorageError.
     """
     present = {info.uri.rpartition("/")[2] for info in list_files(storage, output_uri, "detections")}
     ours = (info for info in list_files(storage, output_uri, "images") if unit_of_images(info.uri))
@@ -243,7 +245,8 @@ def committed(storage: Storage, output_uri: str) -> dict[str, CommitRecord]:
 def _commit_record(uri: str, footer: Footer | None) -> CommitRecord | None:
     if footer is None or footer.sources_hash is None or footer.totals is None:
         return None
-    if footer.format_version != FORMAT_VERSION or footer.unit != unit_of_images(uri):
+    check_format(footer.format_version, uri)
+    if footer.unit != unit_of_images(uri):
         return None
     return CommitRecord(
         uri=uri,

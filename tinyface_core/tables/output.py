@@ -22,6 +22,7 @@ from typing import Any
 from tinyface_core.errors import OutputError, SettingsError, StorageError
 from tinyface_core.storage import ObjectError, ObjectMissing, Storage
 from tinyface_core.tables.footer import is_part
+from tinyface_core.tables.format_version import check_format
 from tinyface_core.tables.place import check_writable, output_around
 from tinyface_core.tables.removed import Removal, Removed
 
@@ -81,7 +82,7 @@ class OutputFolder:
         """As `check`, without trying to write.
 
         Raises:
-            OutputError: it is a file, holds foreign files or tables, or has tables and no plan.
+            OutputError: it is a file, holds foreign files or tables, or has tables and no plan. FormatError.
         """
         try:
             return self._checked_state()
@@ -102,6 +103,8 @@ class OutputFolder:
                 f"{self.named}: holds files that tinyface did not write, or has lost its {self.settings_name}: "
                 f"{', '.join(self._foreign())}. Give a folder that is empty or does not exist yet."
             )
+        if state is OutputState.OURS:
+            self.check_format()
         if state is OutputState.OURS and not self._has_plan() and (parts := list(islice(self._parts(), _NAMED_FILES))):
             raise OutputError(
                 f"{self.named}: holds tables ({', '.join(parts)}) but no plan in _run/plan, so what is finished "
@@ -114,6 +117,13 @@ class OutputFolder:
                 f"{', '.join(names)}. Move them out of this folder."
             )
         return state
+
+    def check_format(self) -> None:
+        """By the recorded settings, where there are any. Raises: FormatError; OutputError, StorageError."""
+        recorded = self.read_json(self.settings_name)
+        settings = recorded.get("settings") if isinstance(recorded, dict) else None
+        if isinstance(settings, dict) and "format_version" in settings:
+            check_format(settings["format_version"], self.uri)
 
     def _foreign(self) -> list[str]:
         """The first few names that neither we nor a file manager put there."""

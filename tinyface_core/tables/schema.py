@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from tinyface_core.errors import SettingsError
 
-FORMAT_VERSION = 1
 CARRIED_PREFIX = "carried."  # between the stages only: a carried column may be called `index` or `data`
 
 _dictionary = pa.dictionary(pa.int32(), pa.string())

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from tinyface_core.archive.record import Part
 from tinyface_core.tables.footer import Footer
-from tinyface_core.tables.schema import DETECTIONS_SCHEMA, FORMAT_VERSION, images_schema
+from tinyface_core.tables.format_version import FORMAT_VERSION
+from tinyface_core.tables.schema import DETECTIONS_SCHEMA, images_schema
 from tinyface_core.tables.unit_tables import UnitTotals
 
 _HEAD = f"""\

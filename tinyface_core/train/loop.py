@@ -198,7 +198,7 @@ class Trainer:
             CheckpointError: it was made with other settings.
         """
         if state["settings"] != repr(self.settings):
-            raise CheckpointError("the run to resume was made with other settings: give them, or another --out.")
+            raise CheckpointError("the run to resume was made with other settings: give them, or another --output.")
         self.network.load_state_dict(state["network"])
         self._average = [tensor.clone() for tensor in state["average"]]
         self._optimiser.load_state_dict(state["optimiser"])
