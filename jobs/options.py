@@ -1,7 +1,7 @@
 """Command line -> frozen settings, in one style for all jobs: cyclopts reads each job's dataclass of options.
 
-Options may be written with `-` or `_`; `--config FILE` (YAML) gives values that the command line overrides. Exit
-codes are those of docs/job.md: 2 for whatever is wrong before the first write.
+Options may be written with `-` or `_`; `--config FILE` (YAML) gives values that the command line overrides;
+`--log-format json` is any job's. Exit codes are those of docs/job.md: 2 for whatever is wrong before the first write.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import cyclopts
 import yaml
@@ -24,9 +24,16 @@ from rich.console import Console
 
 from signals import INTERRUPTED, TERMINATED, TOLD, Terminated, ending_on_signals, leave
 from tinyface_core.errors import InputError, OutputError, SettingsError, StorageError, TinyfaceError
+from tinyface_core.logs import Form, Logs, current, hide_by, new_run_id
 from tinyface_core.storage import ObjectError, StorageOptions
 
+log = logging.getLogger(__name__)
 _STORAGE = Group("Storage", sort_key=5)
+LOG_FORMAT = "TINYFACE_LOG_FORMAT"
+ANY_JOB = (
+    f"Any job: --config FILE, YAML with these options. --log-format json (or {LOG_FORMAT}=json): the log on stderr as "
+    "one JSON object a line; else text."
+)
 
 Texts = tuple[str, ...]
 
@@ -51,14 +58,16 @@ class StorageFlags:
     "key=value for fsspec (requester pays, roles, encryption keys); may be repeated."
 
     def options(self) -> StorageOptions:
-        """Raises SettingsError for a --storage-option without `=`."""
+        """From now on they stay out of the log too. Raises SettingsError for a --storage-option without `=`."""
         pairs = []
         for text in self.storage_option:
             key, equals, value = text.partition("=")
             if not equals or not key:
                 raise SettingsError(f"--storage-option {text}: give it as key=value.")
             pairs.append((key, value))
-        return StorageOptions(self.endpoint_url, self.anonymous, self.profile, tuple(pairs))
+        options = StorageOptions(self.endpoint_url, self.anonymous, self.profile, tuple(pairs))
+        hide_by(options.hide)
+        return options
 
 
 def actor_range(actors: str | None) -> tuple[int, int] | None:
@@ -106,6 +115,7 @@ def job_app(name: str, about: str) -> App:
         name=name,
         help=about,
         help_format="markdown",
+        help_epilogue=ANY_JOB,
         version_flags=(),
         result_action="return_value",
         suppress_keyboard_interrupt=False,  # Ctrl-C is told by run_job, not ended in silence
@@ -114,13 +124,13 @@ def job_app(name: str, about: str) -> App:
 
 def run_job(app: App, tokens: list[str] | None = None) -> int:
     """Runs a job and gives its exit code; errors are one sentence on stderr, never a traceback for a user's mistake."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("aiobotocore").setLevel(logging.WARNING)
-    logging.captureWarnings(True)
     tokens = list(sys.argv[1:] if tokens is None else tokens)
+    hide_by(StorageOptions().hide)
     try:
+        path, values = _config_file(tokens)
+        Logs(_log_form(tokens, values), new_run_id()).set_up()
         with ending_on_signals():
-            app.config = _config_file(tokens)
+            app.config = [cyclopts.config.Dict(values, source=str(path))] if path else []
             return int(app(tokens, exit_on_error=False, print_error=False) or 0)
     except cyclopts.CycloptsError as error:
         return _refused(_told(error, app, tokens), 2)
@@ -153,6 +163,7 @@ def _told(error: cyclopts.CycloptsError, app: App, tokens: list[str]) -> str:
 def _unknown_option(app: App, tokens: list[str]) -> str | None:
     """Names the first one: told before what is missing, which may be what was misspelt."""
     known = {name for argument in app.assemble_argument_collection() for name in argument.names}
+    known |= {"--config", "--log-format"}
     given = (token.partition("=")[0].replace("_", "-") for token in tokens if token.startswith("--"))
     wrong = next((option for option in given if option not in known | {"--help"}), None)
     if wrong is None:
@@ -162,6 +173,9 @@ def _unknown_option(app: App, tokens: list[str]) -> str | None:
 
 
 def _refused(message: str, code: int) -> int:
+    if current().form == "json":
+        log.error(message, extra={"exit_code": code})
+        return code
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_plain(message)}")
     return code
 
@@ -170,27 +184,43 @@ def _plain(text: str) -> str:
     return text.replace("[", "\\[")
 
 
-def _config_file(tokens: list[str]) -> list[Callable[..., Any]]:
-    """Takes `--config FILE`, which any job has, out of the tokens; gives what cyclopts reads the values from."""
+def _config_file(tokens: list[str]) -> tuple[Path | None, dict[str, Any]]:
+    """The file that `--config` names, and its values by option; the option is taken out of the tokens."""
+    given = _taken(tokens, "--config")
+    if given is None:
+        return None, {}
+    path = Path(given)
+    if not path.is_file():
+        raise SettingsError(f"--config {path}: no such file.")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--config {path}: cannot be read as YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"--config {path}: needs `option: value` lines.")
+    for name in values:
+        if str(name).replace("_", "-").startswith("no-"):
+            raise SettingsError(f"--config {path}: {name}: give the option itself with true or false.")
+    return path, {str(name).replace("_", "-"): value for name, value in values.items()}
+
+
+def _log_form(tokens: list[str], config: dict[str, Any]) -> Form:
+    """Taken out of the command line, else out of the config file, else the environment's, else text."""
+    asked, in_file = _taken(tokens, "--log-format"), config.pop("log-format", None)
+    found = asked if asked is not None else in_file or os.environ.get(LOG_FORMAT) or "text"
+    for form in get_args(Form):
+        if found == form:
+            return form  # type: ignore[no-any-return]
+    raise SettingsError(f"--log-format {found}: needs {' or '.join(get_args(Form))}.")
+
+
+def _taken(tokens: list[str], option: str) -> str | None:
+    """The value of an option that any job has, which goes out of the tokens; None where it is not given."""
     for position, token in enumerate(tokens):
-        option, equals, value = token.partition("=")
-        if option != "--config":
-            continue
-        rest = tokens[position + 1 :] if equals else tokens[position + 2 :]
-        path = Path(value if equals else "".join(tokens[position + 1 : position + 2]))
-        del tokens[position:]
-        tokens += rest
-        if not path.is_file():
-            raise SettingsError(f"--config {path}: no such file.")
-        try:
-            values = yaml.safe_load(path.read_text())
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SettingsError(f"--config {path}: cannot be read as YAML: {' '.join(str(error).split())}.") from error
-        if not isinstance(values, dict):
-            raise SettingsError(f"--config {path}: needs `option: value` lines.")
-        for name in values:
-            if str(name).replace("_", "-").startswith("no-"):
-                raise SettingsError(f"--config {path}: {name}: give the option itself with true or false.")
-        plain = {str(name).replace("_", "-"): given for name, given in values.items()}
-        return [cyclopts.config.Dict(plain, source=str(path))]
-    return []
+        name, equals, value = token.partition("=")
+        if name.replace("_", "-") == option:
+            behind = position + (1 if equals else 2)
+            value = value if equals else "".join(tokens[position + 1 : behind])
+            tokens[position:] = tokens[behind:]
+            return value
+    return None

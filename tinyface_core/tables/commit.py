@@ -66,10 +66,11 @@ class Swept:
 
 @dataclass(frozen=True)
 class Written:
-    """One commit: what the unit holds now, and what of it was worked for it."""
+    """One commit: what the unit holds now, and what of it was worked for it; of that the error rows by (stage, class)."""
 
     unit: UnitTotals
     worked: UnitTotals
+    errors: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 class Committer:
@@ -120,7 +121,7 @@ class Committer:
             tables = without(tables, gone, self._carried)
         identity = (work.unit.name, tables.commit, self._settings_hash, self._model_hash)
         self.put(Footer(*identity, sources_hash, tables.totals, work.failed(rows, gone)), tables)
-        return Written(tables.totals, worked.totals)
+        return Written(tables.totals, worked.totals, worked.errors_by_stage())
 
     def put(self, record: Footer, tables: UnitTables) -> None:
         """Writes the two files of a unit, the commit record last. Raises: StorageError."""
