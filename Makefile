@@ -12,7 +12,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 export RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S ?= 300
 
-.PHONY: help setup demo audit test test-unit test-integration format docs clean
+.PHONY: help setup demo audit test test-unit test-integration format docs observability promtool clean
 .PHONY: check check-format check-lint check-types check-layout
 
 help:  ## this list
@@ -62,6 +62,15 @@ format: $(STAMP)  ## put code into the house's format
 
 docs: $(STAMP)  ## render docs/schema.md from the code
 	$(BIN)/python -m tinyface_core.tables.schema_doc > docs/schema.md
+
+observability: $(STAMP)  ## render the dashboard and the operator's rules from cluster/observability
+	$(BIN)/python cluster/observability/render.py
+
+# Debian's package holds the server too; only the tool is kept. Where apt has none, its tests say so and are skipped.
+promtool:  ## Prometheus' own checker of rules, from Debian, into .venv
+	cd $(VENV) && apt-get download prometheus && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xO ./usr/bin/promtool > bin/promtool
+	chmod +x $(BIN)/promtool
+	rm $(VENV)/prometheus_*.deb
 
 clean:  ## remove what make made, .venv too
 	rm -rf $(VENV) $(OUT) build out runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,170 @@
+"""What a run tells Prometheus and its log, on a real Ray: the same numbers as run.json, whatever died on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_metrics import METRICS
+from tests.integration.job_pictures import cloud, deadly
+from tests.integration.job_runs import ROOT, Job, Tables
+from tests.integration.ray_head import FAULTS, RayHead
+from tests.integration.scraped import Sample, scraped, total, when
+from tests.unit.archives import tar_bytes
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+
+OF_RAY = {"Component", "JobId", "NodeAddress", "SessionName", "Version", "WorkerId", "WorkerID", "NodeId"}
+EVERY_SECOND = {"RAY_metrics_report_interval_ms": "1000"}  # else each process tells its counts every ten seconds
+KILLER, RAISER = (250, 1, 2), (250, 1, 4)  # pixels that tests/faults knows
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[RayHead]:
+    path = f"{FAULTS}:{ROOT}"
+    with RayHead(cpus=2, variables={"PYTHONPATH": path, **EVERY_SECOND}) as head:
+        yield head
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good pictures, three kinds of bad ones, one that kills its detector and one on which it fails."""
+    folder = tmp_path_factory.mktemp("metrics") / "in"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number:02}.jpg").write_bytes(cloud(number))
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "letter.pdf").write_bytes(b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n")
+    (folder / "box.tar").write_bytes(tar_bytes([("in.jpg", cloud(20)), ("cut.jpg", cloud(21)[:300])]))
+    (folder / "deadly.png").write_bytes(deadly(KILLER))
+    (folder / "fails.png").write_bytes(deadly(RAISER))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(
+    tmp_path_factory: pytest.TempPathFactory, head: RayHead, archive: Path, model: Path
+) -> tuple[Job, dict[str, Any], list[Sample]]:
+    """A whole run that logs JSON; (the job, its run.json, what was scraped while it was at work)."""
+    folder = tmp_path_factory.mktemp("run")
+    options = ["--input", str(archive), "--output", str(folder / "out"), "--model", str(model), "--zooms", "0.5"]
+    job = Job(folder / "log", head.environment, *options, "--unit-pictures", "4", "--log-format", "json")
+    at_work: list[Sample] = []
+
+    def told() -> bool:
+        at_work[:] = scraped(head.metrics_url)
+        names = {each.name for each in at_work}
+        return {"ray_tinyface_run_info", "ray_tinyface_detectors"} <= names
+
+    job.wait_until(told, "told that it is at work")
+    job.wait().expect(0)
+    return job, Tables(folder / "out").validated().run_facts, at_work
+
+
+def test_counts_are_those_of_run_json_though_a_detector_was_killed(
+    head: RayHead, run: tuple[Job, dict[str, Any], list[Sample]]
+) -> None:
+    """The killed detector's block is worked twice and more; each picture is counted once, when it is committed."""
+    _, facts, _ = run
+    this_run = facts["this_run"]
+    samples = when(
+        head.metrics_url, lambda found: total(found, "ray_tinyface_runs_total") == 1, "counted the end of the run"
+    )
+    assert this_run["errors_by_class"] == {"internal": 2, "not_an_image": 1, "truncated": 2}
+    assert total(samples, "ray_tinyface_pictures_total") == this_run["pictures"] == 18
+    assert total(samples, "ray_tinyface_faces_total") == this_run["faces"] > 0
+    for error_class, count in this_run["errors_by_class"].items():
+        assert total(samples, "ray_tinyface_errors_total", error_class=error_class) == count
+    assert total(samples, "ray_tinyface_errors_total") == this_run["error"] == 5
+    assert total(samples, "ray_tinyface_errors_total", error_class="internal", error_stage="detect") == 2
+    assert total(samples, "ray_tinyface_errors_total", error_class="truncated", error_stage="decode") == 2
+    units = facts["units"]["worked"]
+    assert total(samples, "ray_tinyface_units_total") == units
+    assert total(samples, "ray_tinyface_commit_seconds_count") == units
+    assert total(samples, "ray_tinyface_commit_seconds_bucket", le="+Inf") == units
+    assert total(samples, "ray_tinyface_runs_total", command="detect_archive", exit_code="0") == 1
+
+
+def test_a_run_at_work_says_what_it_runs_with(run: tuple[Job, dict[str, Any], list[Sample]]) -> None:
+    _, facts, at_work = run
+    (info,) = [each for each in at_work if each.name == "ray_tinyface_run_info"]
+    wanted = {"command": "detect_archive", "run": facts["run"], "model": "tiny", "device": "cpu"}
+    assert wanted.items() <= dict(info.labels).items()
+    assert info.labels["precision"] == facts["settings"]["precision"]
+    assert info.value == 1
+    assert total(at_work, "ray_tinyface_expected_pictures") >= 1
+    assert {each.value for each in at_work if each.name == "ray_tinyface_detectors"} == {1.0}
+
+
+def test_what_only_a_living_process_tells_goes_with_it(
+    head: RayHead, run: tuple[Job, dict[str, Any], list[Sample]]
+) -> None:
+    """So an alert can tell a run at work from one that ended."""
+    gauges = {"ray_tinyface_run_info", "ray_tinyface_detectors", "ray_tinyface_last_commit_timestamp_seconds"}
+    when(head.metrics_url, lambda found: not gauges & {each.name for each in found}, "without the run's gauges")
+
+
+def test_time_is_told_by_stage(head: RayHead, run: tuple[Job, dict[str, Any], list[Sample]]) -> None:
+    samples = scraped(head.metrics_url)
+    stages = {each.labels["stage"] for each in samples if each.name == "ray_tinyface_stage_seconds_total"}
+    assert {"read", "commit"} <= stages <= {"read", "decode", "detect", "commit"}
+    assert total(samples, "ray_tinyface_stage_seconds_total", stage="commit") > 0
+
+
+def test_every_series_and_label_is_in_the_table_and_no_label_names_a_picture(
+    head: RayHead, run: tuple[Job, dict[str, Any], list[Sample]]
+) -> None:
+    _, facts, at_work = run
+    ours = [each for each in [*at_work, *scraped(head.metrics_url)] if "tinyface" in each.name]
+    for each in ours:
+        name = each.name.removeprefix("ray_")
+        if name not in METRICS:
+            name = name.rpartition("_")[0]  # _bucket, _count, _sum
+        metric = METRICS[name]
+        own = set(each.labels) - OF_RAY - {"le"}
+        assert own == set(metric.labels), each
+        for label, values in metric.labels.items():
+            assert each.labels[label] in values or (not values and "/" not in each.labels[label]), each
+    assert {"SessionName", "WorkerId"} <= set.intersection(*(set(each.labels) for each in ours))
+
+
+def test_every_line_of_the_log_is_json_of_this_run_but_for_what_ray_prints(
+    run: tuple[Job, dict[str, Any], list[Sample]],
+) -> None:
+    job, facts, _ = run
+    lines = [line for line in job.said().splitlines() if line]
+    parsed = [json.loads(line) for line in lines if line.startswith("{")]
+    others = [line for line in lines if not line.startswith("{")]
+    assert [line for line in others if not line.startswith(("[", "(", "\x1b"))] == []
+    ours = [line for line in parsed if "run" in line]
+    assert {line["run"] for line in ours} == {facts["run"]}
+    assert all({"time", "level", "logger", "message"} <= set(line) for line in ours)
+    assert any(line["message"].startswith("listed") or "to work" in line["message"] for line in ours)
+
+
+def test_a_line_of_a_worker_names_unit_and_picture(
+    run: tuple[Job, dict[str, Any], list[Sample]], archive: Path
+) -> None:
+    """The detector that fails on one picture says so in its own process; the line comes through the driver."""
+    job, facts, _ = run
+    parsed = [json.loads(line) for line in job.said().splitlines() if line.startswith("{")]
+    (line,) = [line for line in parsed if line["message"].startswith("detection failed")]
+    assert line["exception"].splitlines()[-1] == "RuntimeError: a detector that fails on this picture"
+    assert (line["run"], line["logger"]) == (facts["run"], "tinyface_core.detect.guarded")
+    assert len(line["unit"]) > 8
+    assert isinstance(line["index"], int)
+    assert line["actor_id"]
+
+
+def test_a_refused_job_says_so_as_json(tmp_path: Path, head: RayHead) -> None:
+    """A job without Ray, and the variable in the place of the option."""
+    environment = {**head.environment, "TINYFACE_LOG_FORMAT": "json"}
+    ended = Job(tmp_path / "log", environment, str(tmp_path / "none"), script="validate.py").wait().expect(2)
+    (line,) = ended.err.splitlines()
+    told = json.loads(line)
+    assert (told["level"], told["exit_code"]) == ("ERROR", 2)
+    assert "no output of detect_archive.py" in told["message"]
