@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from ray.util.metrics import Counter, Gauge, Histogram
-
 from tinyface_core.errors import ErrorClass, Stage
 from tinyface_core.storage import on_retry
 
@@ -86,6 +84,9 @@ METRICS = {
 
 def made(name: str) -> Any:
     """The metric of this name, ready to count in this process: with `inc`, `set` or `observe`."""
+    # Here alone: stages are imported before ray_start, which sets what Ray reads as it is imported.
+    from ray.util.metrics import Counter, Gauge, Histogram
+
     metric = METRICS[name]
     given = {"description": metric.about, "tag_keys": tuple(metric.labels)}
     if metric.kind == "histogram":

@@ -55,7 +55,6 @@ class Logs:
             if _writes_to_a_stream(handler) and not ours:
                 handler.setFormatter(self.formatter())
                 handler.addFilter(_add_context)
-        logging.getLogger().setLevel(logging.INFO)
         _quieten()
 
     def formatter(self) -> logging.Formatter:

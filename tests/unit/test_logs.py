@@ -117,7 +117,7 @@ def test_a_worker_takes_over_the_streams_that_ray_set_up_once(root: logging.Logg
     for _ in range(2):
         Logs("json", "r2").take_over()
     with about(unit="u1"):
-        logging.getLogger("tinyface_core.x").info("from a worker")
+        logging.getLogger("tinyface_core.x").warning("from a worker")
     line = json.loads(handler.stream.getvalue())
     assert (line["message"], line["run"], line["unit"]) == ("from a worker", "r2", "u1")
     assert len(handler.filters) == 1
