@@ -74,9 +74,7 @@ METRICS = {
         "counter", "Requests to a store that were tried again, by what was done.", {"action": ACTIONS}
     ),
     "tinyface_train_crops_total": Metric("counter", "Training crops that all workers learned from."),
-    "tinyface_train_loss": Metric(
-        "gauge", "Loss since the latest report, a crop.", {"part": ("labels", "boxes")}
-    ),
+    "tinyface_train_loss": Metric("gauge", "Loss since the latest report, a crop.", {"part": ("labels", "boxes")}),
     "tinyface_train_waiting_ratio": Metric("gauge", "Share of a worker's time in which it waited for crops."),
     "tinyface_train_validation_ratio": Metric("gauge", "Average precision on the fixed crops, 0 to 1, latest epoch."),
 }

@@ -22,7 +22,6 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # the job prints i
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 # Of a local Ray, which else ends idle workers after a second where detectors fill the CPUs: each read starts a process.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
-
 # It would mark lines of workers that look alike as repeated, which are no JSON then.
 os.environ.setdefault("RAY_DEDUP_LOGS_ALLOW_REGEX", r'^\{"')
 

@@ -107,7 +107,7 @@ def train_worker(given: dict[str, TrainingRun]) -> None:
 
 
 class TrainMetrics:
-    """What one worker tells of its reports: how long it waited; the first one also the loss, its own, and what all share.
+    """What one worker tells of its reports: how long it waited; the first one its loss too, and what all share.
 
     crops: that an earlier process, from whose checkpoint this one goes on, has told.
     """

@@ -81,9 +81,7 @@ class RunMetrics:
             self._metrics[name] = made(name)
         return self._metrics[name]
 
-    def _ended(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def _ended(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._add("tinyface_runs_total", 1, command=self._command, exit_code=str(exit_code_of(error)))
 
 

@@ -30,6 +30,7 @@ def _stat(title: str, about: str, unit: str, query: str) -> Panel:
 
 
 _AT_WORK = "ray_tinyface_pictures_total{@} and on (SessionName, WorkerId) ray_tinyface_run_info{@}"
+_DUTY = f'sum(rate(ray_tinyface_stage_seconds_total{{@, stage="detect"}}{RATE})) / sum(ray_tinyface_detectors{{@}})'
 _TASKS = 'clamp_min(sum by (State) (ray_tasks{@, State!~"FINISHED|FAILED"}), 0)'
 _PICTURE_RATE = f"sum(rate(ray_tinyface_pictures_total{{@}}{RATE}))"
 
@@ -52,7 +53,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Duty",
             "Share of their time in which detectors compute.",
             "percentunit",
-            f'sum(rate(ray_tinyface_stage_seconds_total{{@, stage="detect"}}{RATE})) / sum(ray_tinyface_detectors{{@}})',
+            _DUTY,
         ),
         _stat(
             "Error rows",
@@ -103,7 +104,9 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ),
             stacked=True,
         ),
-        Panel("Units", "Committed, a second.", "short", ((f"sum(rate(ray_tinyface_units_total{{@}}{RATE}))", "units"),)),
+        Panel(
+            "Units", "Committed, a second.", "short", ((f"sum(rate(ray_tinyface_units_total{{@}}{RATE}))", "units"),)
+        ),
         Panel(
             "Time of a commit",
             "Both files of a unit, retries included; bounds are those of the histogram's buckets.",
@@ -142,13 +145,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Duty",
             "Share of their time in which detectors compute. Low: they wait for pictures.",
             "percentunit",
-            (
-                (
-                    f'sum(rate(ray_tinyface_stage_seconds_total{{@, stage="detect"}}{RATE}))'
-                    " / sum(ray_tinyface_detectors{@})",
-                    "all",
-                ),
-            ),
+            ((_DUTY, "all"),),
             most=1,
         ),
         Panel("Detectors", "Processes that hold one.", "short", (("sum(ray_tinyface_detectors{@})", "detectors"),)),

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from panels import ROWS, Panel
 
 HERE = Path(__file__).resolve().parent

@@ -118,7 +118,7 @@ def test_time_is_told_by_stage(head: RayHead, run: tuple[Job, dict[str, Any], li
 def test_every_series_and_label_is_in_the_table_and_no_label_names_a_picture(
     head: RayHead, run: tuple[Job, dict[str, Any], list[Sample]]
 ) -> None:
-    _, facts, at_work = run
+    _, _, at_work = run
     ours = [each for each in [*at_work, *scraped(head.metrics_url)] if "tinyface" in each.name]
     for each in ours:
         name = each.name.removeprefix("ray_")

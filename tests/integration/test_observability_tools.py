@@ -20,7 +20,9 @@ from tests.unit.test_observability import HERE, QUERIES
 
 pytestmark = pytest.mark.integration
 
-PROMTOOL = os.environ.get("PROMTOOL") or shutil.which("promtool", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+PROMTOOL = os.environ.get("PROMTOOL") or shutil.which(
+    "promtool", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+)
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not at hand: make promtool (from Debian)")
 
 # What these manifests use of the kinds of Prometheus' operator (v1) -> what a value is, as in kube_schemas.

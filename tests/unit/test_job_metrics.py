@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import pyarrow as pa
@@ -147,13 +147,10 @@ def test_copies_are_counted_apart_from_pictures(counted: Counted) -> None:
 )
 def test_the_end_of_a_run_is_counted_by_its_exit_code(counted: Counted, error: BaseException | None, code: int) -> None:
     assert exit_code_of(error) == code
-    try:
-        with ExitStack() as stack:
-            RunMetrics("train", stack).start()
-            if error is not None:
-                raise error
-    except BaseException as raised:
-        assert raised is error
+    with pytest.raises(type(error)) if error is not None else nullcontext(), ExitStack() as stack:
+        RunMetrics("train", stack).start()
+        if error is not None:
+            raise error
     assert counted.of("tinyface_runs_total", command="train", exit_code=str(code)) == 1
 
 

@@ -59,7 +59,7 @@ def test_a_json_line_says_when_what_and_in_which_run() -> None:
     told = Told("json")
     told.log.warning("%s of %d", "three", 4)
     line = told.line
-    assert list(line)[0] == "time"
+    assert next(iter(line)) == "time"
     assert abs(datetime.fromisoformat(line.pop("time")) - datetime.now(UTC)) < timedelta(minutes=1)
     assert line == {"level": "WARNING", "logger": "tinyface_core.detect", "message": "three of 4", "run": "r1"}
 
