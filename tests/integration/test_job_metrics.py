@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,27 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Observed:
+    """A run that ended. said: its stderr. at_work: what was scraped while it was."""
+
+    folder: Path
+    said: str
+    at_work: list[Sample]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return Tables(self.folder).run_facts
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Those of its log that are JSON."""
+        return [json.loads(line) for line in self.said.splitlines() if line.startswith("{")]
+
+
 @pytest.fixture(scope="module")
-def run(
-    tmp_path_factory: pytest.TempPathFactory, head: RayHead, archive: Path, model: Path
-) -> tuple[Job, dict[str, Any], list[Sample]]:
-    """A whole run that logs JSON; (the job, its run.json, what was scraped while it was at work)."""
+def run(tmp_path_factory: pytest.TempPathFactory, head: RayHead, archive: Path, model: Path) -> Observed:
+    """A whole run that logs JSON."""
     folder = tmp_path_factory.mktemp("run")
     options = ["--input", str(archive), "--output", str(folder / "out"), "--model", str(model), "--zooms", "0.5"]
     job = Job(folder / "log", head.environment, *options, "--unit-pictures", "4", "--log-format", "json")
@@ -61,15 +78,13 @@ def run(
         return {"ray_tinyface_run_info", "ray_tinyface_detectors"} <= names
 
     job.wait_until(told, "told that it is at work")
-    job.wait().expect(0)
-    return job, Tables(folder / "out").validated().run_facts, at_work
+    said = job.wait().expect(0).err
+    return Observed(Tables(folder / "out").validated().folder, said, at_work)
 
 
-def test_counts_are_those_of_run_json_though_a_detector_was_killed(
-    head: RayHead, run: tuple[Job, dict[str, Any], list[Sample]]
-) -> None:
+def test_counts_are_those_of_run_json_though_a_detector_was_killed(head: RayHead, run: Observed) -> None:
     """The killed detector's block is worked twice and more; each picture is counted once, when it is committed."""
-    _, facts, _ = run
+    facts = run.facts
     this_run = facts["this_run"]
     samples = when(
         head.metrics_url, lambda found: total(found, "ray_tinyface_runs_total") == 1, "counted the end of the run"
@@ -89,8 +104,8 @@ def test_counts_are_those_of_run_json_though_a_detector_was_killed(
     assert total(samples, "ray_tinyface_runs_total", command="detect_archive", exit_code="0") == 1
 
 
-def test_a_run_at_work_says_what_it_runs_with(run: tuple[Job, dict[str, Any], list[Sample]]) -> None:
-    _, facts, at_work = run
+def test_a_run_at_work_says_what_it_runs_with(run: Observed) -> None:
+    facts, at_work = run.facts, run.at_work
     (info,) = [each for each in at_work if each.name == "ray_tinyface_run_info"]
     wanted = {"command": "detect_archive", "run": facts["run"], "model": "tiny", "device": "cpu"}
     assert wanted.items() <= dict(info.labels).items()
@@ -100,26 +115,21 @@ def test_a_run_at_work_says_what_it_runs_with(run: tuple[Job, dict[str, Any], li
     assert {each.value for each in at_work if each.name == "ray_tinyface_detectors"} == {1.0}
 
 
-def test_what_only_a_living_process_tells_goes_with_it(
-    head: RayHead, run: tuple[Job, dict[str, Any], list[Sample]]
-) -> None:
+def test_what_only_a_living_process_tells_goes_with_it(head: RayHead, run: Observed) -> None:
     """So an alert can tell a run at work from one that ended."""
     gauges = {"ray_tinyface_run_info", "ray_tinyface_detectors", "ray_tinyface_last_commit_timestamp_seconds"}
     when(head.metrics_url, lambda found: not gauges & {each.name for each in found}, "without the run's gauges")
 
 
-def test_time_is_told_by_stage(head: RayHead, run: tuple[Job, dict[str, Any], list[Sample]]) -> None:
+def test_time_is_told_by_stage(head: RayHead, run: Observed) -> None:
     samples = scraped(head.metrics_url)
     stages = {each.labels["stage"] for each in samples if each.name == "ray_tinyface_stage_seconds_total"}
     assert {"read", "commit"} <= stages <= {"read", "decode", "detect", "commit"}
     assert total(samples, "ray_tinyface_stage_seconds_total", stage="commit") > 0
 
 
-def test_every_series_and_label_is_in_the_table_and_no_label_names_a_picture(
-    head: RayHead, run: tuple[Job, dict[str, Any], list[Sample]]
-) -> None:
-    _, _, at_work = run
-    ours = [each for each in [*at_work, *scraped(head.metrics_url)] if "tinyface" in each.name]
+def test_every_series_and_label_is_in_the_table_and_no_label_names_a_picture(head: RayHead, run: Observed) -> None:
+    ours = [each for each in [*run.at_work, *scraped(head.metrics_url)] if "tinyface" in each.name]
     for each in ours:
         name = each.name.removeprefix("ray_")
         if name not in METRICS:
@@ -133,31 +143,40 @@ def test_every_series_and_label_is_in_the_table_and_no_label_names_a_picture(
 
 
 def test_every_line_of_the_log_is_json_of_this_run_but_for_what_ray_prints(
-    run: tuple[Job, dict[str, Any], list[Sample]],
+    run: Observed,
 ) -> None:
-    job, facts, _ = run
-    lines = [line for line in job.said().splitlines() if line]
-    parsed = [json.loads(line) for line in lines if line.startswith("{")]
-    others = [line for line in lines if not line.startswith("{")]
+    others = [line for line in run.said.splitlines() if line and not line.startswith("{")]
     assert [line for line in others if not line.startswith(("[", "(", "\x1b"))] == []
-    ours = [line for line in parsed if "run" in line]
-    assert {line["run"] for line in ours} == {facts["run"]}
+    ours = [line for line in run.lines if "run" in line]
+    assert {line["run"] for line in ours} == {run.facts["run"]}
     assert all({"time", "level", "logger", "message"} <= set(line) for line in ours)
     assert any(line["message"].startswith("listed") or "to work" in line["message"] for line in ours)
 
 
-def test_a_line_of_a_worker_names_unit_and_picture(
-    run: tuple[Job, dict[str, Any], list[Sample]], archive: Path
-) -> None:
+def test_a_line_of_a_worker_names_unit_and_picture(run: Observed, archive: Path) -> None:
     """The detector that fails on one picture says so in its own process; the line comes through the driver."""
-    job, facts, _ = run
-    parsed = [json.loads(line) for line in job.said().splitlines() if line.startswith("{")]
-    (line,) = [line for line in parsed if line["message"].startswith("detection failed")]
+    (line,) = [line for line in run.lines if line["message"].startswith("detection failed")]
     assert line["exception"].splitlines()[-1] == "RuntimeError: a detector that fails on this picture"
-    assert (line["run"], line["logger"]) == (facts["run"], "tinyface_core.detect.guarded")
+    assert (line["run"], line["logger"]) == (run.facts["run"], "tinyface_core.detect.guarded")
     assert len(line["unit"]) > 8
     assert isinstance(line["index"], int)
     assert line["actor_id"]
+
+
+def test_copies_are_counted_as_run_json_has_them(tmp_path: Path, head: RayHead, run: Observed) -> None:
+    options = [str(run.folder), "--to", str(tmp_path / "to"), "--check", "0"]
+    Job(tmp_path / "log", head.environment, *options, script="redact.py").wait().expect(0)
+    this_run = json.loads((tmp_path / "to" / "run.json").read_text())["this_run"]
+    samples = when(
+        head.metrics_url,
+        lambda found: total(found, "ray_tinyface_runs_total", command="redact") == 1,
+        "counted the end",
+    )
+    assert total(samples, "ray_tinyface_copies_total") == this_run["written"] == 13
+    assert total(samples, "ray_tinyface_masked_faces_total") == this_run["faces_masked"] > 0
+    for error_class, count in this_run["errors_by_class"].items():
+        assert total(samples, "ray_tinyface_copy_errors_total", error_class=error_class) == count
+    assert total(samples, "ray_tinyface_pictures_total") == run.facts["this_run"]["pictures"], "no picture was detected"
 
 
 def test_a_refused_job_says_so_as_json(tmp_path: Path, head: RayHead) -> None:

@@ -66,7 +66,7 @@ class Swept:
 
 @dataclass(frozen=True)
 class Written:
-    """One commit: what the unit holds now, what of it was worked for it, and the error rows of that, by (stage, class)."""
+    """One commit: what the unit holds now, and what of it was worked. errors: of that, by (stage, class)."""
 
     unit: UnitTotals
     worked: UnitTotals
