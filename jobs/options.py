@@ -210,7 +210,7 @@ def _log_form(tokens: list[str], config: dict[str, Any]) -> Form:
     found = asked if asked is not None else in_file or os.environ.get(LOG_FORMAT) or "text"
     for form in get_args(Form):
         if found == form:
-            return form  # type: ignore[no-any-return]
+            return form
     raise SettingsError(f"--log-format {found}: needs {' or '.join(get_args(Form))}.")
 
 

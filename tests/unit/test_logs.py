@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -43,16 +44,17 @@ def _nothing_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_hiding", [])
 
 
-@pytest.fixture
-def root() -> Iterator[logging.Logger]:
-    """The root logger as a library left it: one stream for lines of its own form."""
-    found = logging.getLogger()
-    before, level, set_up = found.handlers[:], found.level, logs._current
-    found.handlers[:] = [logging.StreamHandler(io.StringIO())]
-    yield found
-    found.handlers[:] = before
-    found.setLevel(level)
-    logs._current = set_up
+@contextmanager
+def root_with(*handlers: logging.Handler) -> Iterator[None]:
+    """The root logger with these and no others, as a library may have left it."""
+    root = logging.getLogger()
+    before, level, set_up = root.handlers[:], root.level, logs._current
+    root.handlers[:] = handlers
+    try:
+        yield
+    finally:
+        root.handlers[:], logs._current = before, set_up
+        root.setLevel(level)
 
 
 def test_a_json_line_says_when_what_and_in_which_run() -> None:
@@ -111,32 +113,33 @@ def test_a_text_line_is_as_it_always_was() -> None:
     assert told.text[8:] == " INFO done\n"
 
 
-def test_a_worker_takes_over_the_streams_that_ray_set_up_once(root: logging.Logger) -> None:
-    (handler,) = root.handlers
-    assert isinstance(handler, logging.StreamHandler)
-    for _ in range(2):
-        Logs("json", "r2").take_over()
-    with about(unit="u1"):
-        logging.getLogger("tinyface_core.x").warning("from a worker")
-    line = json.loads(handler.stream.getvalue())
+def test_a_worker_takes_over_the_streams_that_ray_set_up_once() -> None:
+    handler = logging.StreamHandler(stream := io.StringIO())
+    with root_with(handler):
+        for _ in range(2):
+            Logs("json", "r2").take_over()
+        assert current() == Logs("json", "r2")
+        with about(unit="u1"):
+            logging.getLogger("tinyface_core.x").warning("from a worker")
+    line = json.loads(stream.getvalue())
     assert (line["message"], line["run"], line["unit"]) == ("from a worker", "r2", "u1")
     assert len(handler.filters) == 1
-    assert current() == Logs("json", "r2")
 
 
-def test_text_takes_nothing_over(root: logging.Logger) -> None:
-    Logs("text", "r2").take_over()
-    assert root.handlers[0].formatter is None
+def test_text_takes_nothing_over() -> None:
+    with root_with(logging.StreamHandler(io.StringIO())):
+        Logs("text", "r2").take_over()
+        assert logging.getLogger().handlers[0].formatter is None
 
 
-def test_a_process_is_set_up_to_write_to_stderr(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    root.handlers.clear()
-    Logs("json", "r3").set_up()
-    logging.getLogger("any").info("hello")
-    logging.getLogger("aiobotocore.credentials").info("Found credentials")
+def test_a_process_is_set_up_to_write_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with root_with():
+        Logs("json", "r3").set_up()
+        logging.getLogger("any").info("hello")
+        logging.getLogger("aiobotocore.credentials").info("Found credentials")
+    logging.captureWarnings(False)
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["message"] == "hello"
-    logging.captureWarnings(False)
 
 
 def test_each_run_has_an_id_of_its_own() -> None:

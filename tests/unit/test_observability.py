@@ -16,6 +16,9 @@ import promql_parser
 import pytest
 import ray
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from ray_metrics import METRICS
 from tests.layout.source import ROOT
@@ -121,6 +124,30 @@ def test_the_dashboard_shows_every_metric_of_ours() -> None:
     asked = {name_in_table(name) for panel in panels() for target in panel["targets"]
              for name, _ in SELECTOR.findall(target["expr"]) if "tinyface" in name}  # fmt: skip
     assert set(METRICS) - asked == set()
+
+
+def lost(given: Any, taken: Any, path: str = "") -> list[str]:
+    """Where `taken` does not hold what was given; it may hold more."""
+    if isinstance(given, dict) and isinstance(taken, dict):
+        return [text for key in given for text in lost(given[key], taken.get(key), f"{path}.{key}")]
+    if isinstance(given, list) and isinstance(taken, list) and len(given) == len(taken):
+        return [
+            text
+            for place, pair in enumerate(zip(given, taken, strict=True))
+            for text in lost(*pair, f"{path}[{place}]")
+        ]
+    return [] if given == taken else [f"{path}: {given!r} became {taken!r}"]
+
+
+def test_grafanas_own_types_hold_all_of_the_dashboard() -> None:
+    """Those of Grafana 11.6, the newest that are a package: a key that they do not know is lost."""
+    register_default_plugins()
+    given = json.loads((HERE / "dashboard.json").read_text())
+    assert lost(given, json.loads(JSONEncoder().encode(Dashboard.from_json(given)))) == []
+    given["panels"][1]["fieldConfig"]["defaults"]["custom"] = {"drawStile": "line"}
+    given["templating"]["list"][0]["querry"] = "x"
+    found = lost(given, json.loads(JSONEncoder().encode(Dashboard.from_json(given))))
+    assert ".templating.list[0].querry: 'x' became None" in found
 
 
 def test_panels_have_ids_of_their_own_and_lie_side_by_side() -> None:
