@@ -52,7 +52,6 @@ def _sessions() -> dict[str, Any]:
         "label": "Ray session",
         "type": "query",
         "datasource": SOURCE,
-        "definition": query,
         "query": {"query": query, "refId": "sessions"},
         "refresh": 2,
         "sort": 2,
