@@ -1,4 +1,4 @@
-"""What counting costs a process: one count, the counts of a block, making a metric; with a Ray that listens, and without.
+"""What counting costs a process: one count, the counts of a block, making a metric; with a Ray, and without one.
 
     python benchmarks/metrics.py
 

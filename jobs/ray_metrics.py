@@ -7,6 +7,7 @@ label's values are few and known: never a uri, a unit or a name of a picture.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ COMMANDS = ("detect_archive", "redact", "train")
 STAGES = ("read", "decode", "detect", "redact", "commit")
 ACTIONS = ("reading", "writing", "listing", "deleting", "asking")
 EXIT_CODES = ("0", "1", "2", "3", "130", "143")
+AGAIN_S = 1.0  # the shortest interval at which Ray takes metrics
 FREE = ("run", "model", "precision", "device", "version")  # of the one metric that tells of a run
 
 
@@ -97,6 +99,33 @@ def count_retries() -> None:
     """From now on this process counts what its stores try again."""
     counter = made("tinyface_store_retries_total")
     on_retry(lambda action: counter.inc(1, {"action": action}))
+
+
+class KeptGauges:
+    """Gauges that a process tells as long as it lives.
+
+    Ray takes a gauge's value once, and forgets it after two intervals: so a thread sets each again and again.
+    """
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[Any, float]] = {}
+        self._stopped = threading.Event()
+        threading.Thread(target=self._tell_again, name="tinyface-gauges", daemon=True).start()
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        key = name, tuple(labels.items())
+        metric = self._told[key][0] if key in self._told else made(name)
+        metric.set(value, labels)
+        self._told[key] = metric, value
+
+    def stop(self) -> None:
+        """From now on they are left to be forgotten."""
+        self._stopped.set()
+
+    def _tell_again(self) -> None:
+        while not self._stopped.wait(AGAIN_S):
+            for (_, labels), (metric, value) in list(self._told.items()):
+                metric.set(value, dict(labels))
 
 
 class StageSeconds:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from ray_metrics import StageSeconds, count_retries, made
+from ray_metrics import KeptGauges, StageSeconds, count_retries
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.read import read_unit
 from tinyface_core.archive.record import Part, Record, Unit, UnitEnd
@@ -132,7 +132,8 @@ class DetectFaces:
         self.detect = _detector(detecting)
         self.carried = detecting.carried
         self.decoders = DecodePool(detecting.decoders, detecting.limits).__enter__()
-        made("tinyface_detectors").set(1)
+        self.gauges = KeptGauges()
+        self.gauges.set("tinyface_detectors", 1)
 
     def __call__(self, records: pa.Table) -> pa.Table:
         rows, decoded_s = RowBuilder(records, self.carried), self.decoders.decode_s

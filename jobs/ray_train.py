@@ -23,7 +23,7 @@ from ray.train.torch import TorchTrainer
 from torch import Tensor
 from torch import distributed as dist
 
-from ray_metrics import made
+from ray_metrics import KeptGauges, made
 from tinyface_core.errors import InputError, StopRun
 from tinyface_core.evaluate.matching import Found
 from tinyface_core.logs import Logs, current
@@ -114,20 +114,19 @@ class TrainMetrics:
 
     def __init__(self, rank: int, crops: int) -> None:
         self._rank, self._crops = rank, crops
-        names = ("loss", "waiting_ratio", "crops_total", "validation_ratio")
-        self._metrics = {name: made(f"tinyface_train_{name}") for name in names}
+        self._gauges, self._counter = KeptGauges(), made("tinyface_train_crops_total")
 
     def report(self, report: Report) -> None:
-        self._metrics["waiting_ratio"].set(report.waiting)
+        self._gauges.set("tinyface_train_waiting_ratio", report.waiting)
         if self._rank == 0:
             for part, loss in (("labels", report.labels_loss), ("boxes", report.boxes_loss)):
-                self._metrics["loss"].set(loss, {"part": part})
+                self._gauges.set("tinyface_train_loss", loss, part=part)
             if report.crops > self._crops:
-                self._metrics["crops_total"].inc(report.crops - self._crops)
+                self._counter.inc(report.crops - self._crops)
             self._crops = report.crops
 
     def epoch(self, metrics: dict[str, float]) -> None:
-        self._metrics["validation_ratio"].set(metrics["val_ap"])
+        self._gauges.set("tinyface_train_validation_ratio", metrics["val_ap"])
 
 
 def fit(

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 import tinyface_core
-from ray_metrics import StageSeconds, count_retries, made
+from ray_metrics import KeptGauges, StageSeconds, count_retries, made
 from signals import INTERRUPTED, TERMINATED, Terminated
 from tinyface_core.errors import TinyfaceError
 from tinyface_core.logs import current
@@ -26,27 +26,28 @@ class RunMetrics:
     def __init__(self, command: str, stack: ExitStack) -> None:
         self._command, self._stack = command, stack
         self._metrics: dict[str, Any] = {}
+        self._gauges: KeptGauges | None = None
         self._pictures = self._pictures_before = 0
 
     def start(self, *, model: str = "", precision: str = "", device: str = "") -> None:
         """The run is at work, with these; told once."""
-        if self._metrics:
+        if self._gauges is not None:
             return
         self._stack.push(self._ended)
         count_retries()
-        self._seconds = StageSeconds()
+        self._seconds, self._gauges = StageSeconds(), KeptGauges()
         told = {"model": model, "precision": precision, "device": device, "version": tinyface_core.__version__}
-        self._metric("tinyface_run_info").set(1, {"command": self._command, "run": current().run, **told})
+        self._gauges.set("tinyface_run_info", 1, command=self._command, run=current().run, **told)
 
     def begin(self, expected: int) -> None:
         """A round of commits begins, with so many pictures."""
         self._pictures_before = self._pictures
         self.expect(expected)
-        self._metric("tinyface_last_commit_timestamp_seconds").set(time.time())
+        self._set("tinyface_last_commit_timestamp_seconds", time.time())
 
     def expect(self, pictures: int) -> None:
         """So many does this round of work have, as far as is known now."""
-        self._metric("tinyface_expected_pictures").set(self._pictures_before + pictures)
+        self._set("tinyface_expected_pictures", self._pictures_before + pictures)
 
     def committed(self, worked: UnitTotals, errors: Mapping[tuple[str, str], int], seconds: float) -> None:
         """A unit of detect_archive.py. errors: by (stage, class). seconds: what its commit took."""
@@ -68,7 +69,7 @@ class RunMetrics:
         self._pictures += worked.pictures
         self._add("tinyface_units_total", 1)
         self._metric("tinyface_commit_seconds").observe(seconds)
-        self._metric("tinyface_last_commit_timestamp_seconds").set(time.time())
+        self._set("tinyface_last_commit_timestamp_seconds", time.time())
         self._seconds.add("commit", seconds)
         self._seconds.tell()
 
@@ -76,12 +77,18 @@ class RunMetrics:
         if count > 0:  # Ray refuses 0
             self._metric(name).inc(count, labels)
 
+    def _set(self, name: str, value: float) -> None:
+        assert self._gauges is not None, "start comes first"
+        self._gauges.set(name, value)
+
     def _metric(self, name: str) -> Any:
         if name not in self._metrics:
             self._metrics[name] = made(name)
         return self._metrics[name]
 
     def _ended(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._gauges is not None:
+            self._gauges.stop()
         self._add("tinyface_runs_total", 1, command=self._command, exit_code=str(exit_code_of(error)))
 
 

@@ -87,7 +87,7 @@ def run(
     told: dict[str, Sample] = {}
     while job.process.poll() is None:
         told |= {f"{each.name} {sorted(each.labels.items())}": each for each in scraped(head.metrics_url)}
-        time.sleep(0.2)
+        time.sleep(0.5)
     said = job.wait().expect(0).err
     return Observed(Tables(folder / "out").validated().folder, said, list(told.values()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 import ray_metrics
 import run_metrics
-from ray_metrics import METRICS, StageSeconds, count_retries, made
+from ray_metrics import METRICS, KeptGauges, StageSeconds, count_retries, made
 from run_metrics import RunMetrics, exit_code_of
 from signals import Terminated
 from tinyface_core.archive.record import Record, UnitEnd, image_id_of
@@ -152,6 +153,21 @@ def test_the_end_of_a_run_is_counted_by_its_exit_code(counted: Counted, error: B
         if error is not None:
             raise error
     assert counted.of("tinyface_runs_total", command="train", exit_code=str(code)) == 1
+
+
+def test_a_gauge_is_told_again_and_again_until_it_is_stopped(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray forgets one that is not set again."""
+    monkeypatch.setattr(ray_metrics, "AGAIN_S", 0.005)
+    gauges = KeptGauges()
+    gauges.set("tinyface_train_loss", 0.5, part="labels")
+    gauges.set("tinyface_train_loss", 0.25, part="labels")
+    counted.values.clear()
+    deadline = time.monotonic() + 30
+    while not counted.values:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    assert counted.of("tinyface_train_loss", part="labels") == 0.25
+    gauges.stop()
 
 
 def test_a_run_that_finds_nothing_to_do_counts_nothing(counted: Counted) -> None:
