@@ -25,6 +25,7 @@ from options import before_first_write, job_app, run_job
 from prepare import Run, asked_for, decide_anew, decide_as_recorded
 from ray_stages import Reading
 from ray_start import RaySession, choose_pool
+from run_metrics import RunMetrics
 from start_up import StartUp
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.listing import carried_fields, list_sources
@@ -79,7 +80,8 @@ def main(job: DetectArchive) -> int:
             return 0
         claim = stack.enter_context(Claim(storage, output.uri))
         urls = stack.enter_context(SignedUrls())
-        run = Run(job, OutputFolder(claim.guarded(), job.output), reading, decided, claim, urls, start_up)
+        output, metrics = OutputFolder(claim.guarded(), job.output), RunMetrics("detect_archive", stack)
+        run = Run(job, output, reading, decided, claim, urls, start_up, metrics)
         to_do, worked = work_all(
             run, urls.noted(sources), lambda: choose_pool(ray_session.cluster, job, decided.runtime.device)
         )

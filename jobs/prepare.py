@@ -18,6 +18,7 @@ from typing import Any
 from detect_options import DetectArchive
 from ray_stages import Detecting, Reading
 from ray_start import Pool
+from run_metrics import RunMetrics
 from start_up import StartUp
 from tinyface_core.archive.signed_urls import SignedUrls
 from tinyface_core.detect.options import TILE_PX, DetectOptions, Runtime, suited
@@ -93,6 +94,7 @@ class Run:
     claim: Claim
     urls: SignedUrls
     start_up: StartUp
+    metrics: RunMetrics
 
     @cached_property
     def committer(self) -> Committer:

@@ -18,10 +18,12 @@ from pathlib import Path
 
 import ray
 
+import ray_metrics
 import ray_train
 from options import Texts, before_first_write, job_app, run_job
 from ray_start import Cluster, RaySession, computing_environment
 from ray_train import TrainingRun, fit
+from run_metrics import RunMetrics
 from tinyface_core.errors import InputError, OutputError, ResourceError, StorageError
 from tinyface_core.model.spec import find_bundled
 from tinyface_core.storage import ObjectError, Storage
@@ -37,6 +39,7 @@ KEPT = 3  # checkpoints: the best ones and the latest
 app = job_app("train.py", __doc__ or "")
 # The workers of a submitted job find the core, but not the folder that this file is in.
 ray.cloudpickle.register_pickle_by_value(ray_train)
+ray.cloudpickle.register_pickle_by_value(ray_metrics)
 
 
 @app.default
@@ -74,6 +77,9 @@ def main(job: TrainJob) -> int:
     if not finished:
         with ExitStack() as stack:
             workers, gpu = _workers(job, RaySession(job.ray_address, stack).cluster)
+            RunMetrics("train", stack).start(
+                model=job.model, precision=settings.precision, device="cuda" if gpu else "cpu"
+            )
             best, epochs = fit(
                 run,
                 name=name,

@@ -16,6 +16,7 @@ from tests.layout.source import ROOT, Module, modules
 RANKS = {
     "__init__": 0,
     "errors": 0,
+    "logs": 0,
     "stores": 1,
     "storage": 2,
     "archive": 3,
@@ -48,7 +49,13 @@ ONLY = {
 # What a decoding child process imports must be light.
 NO_TORCH = {"errors", "stores", "storage", "archive", "picture", "tables", "redact"}
 
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "tensorboardX": "tensorboardx", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "pythonjsonlogger": "python-json-logger",
+    "tensorboardX": "tensorboardx",
+    "yaml": "pyyaml",
+}
 # Declared for what they do without being imported by name.
 NOT_IMPORTED = {
     "s3fs": "fsspec loads it for s3:// urls",
