@@ -24,7 +24,7 @@ from tinyface_core.detect.options import TILE_PX, DetectOptions, Runtime, suited
 from tinyface_core.detect.pyramid import Zooms, adaptive_zooms
 from tinyface_core.errors import CheckpointError, SettingsError
 from tinyface_core.model.advice import Advice
-from tinyface_core.model.locate import ModelAddress, fetch, locate
+from tinyface_core.model.locate import REGISTRY_CURRENT, ModelAddress, fetch, locate
 from tinyface_core.model.spec import NO_RANGES, ModelSpec, bundled_names, read_spec
 from tinyface_core.picture.picture import DECODER_VERSION, Limits
 from tinyface_core.storage import Storage
@@ -100,11 +100,15 @@ class Run:
         return Removed.all_of(removal.pictures for removal in self.output.removals())
 
 
-def asked_for(job: DetectArchive, storage: Storage) -> dict[str, Any]:
-    """The settings that the command line names, and only those. Raises SettingsError, CheckpointError."""
+def asked_for(job: DetectArchive, storage: Storage, *, recorded: bool = False) -> dict[str, Any]:
+    """The settings that the command line names, and only those. Raises SettingsError, CheckpointError.
+
+    recorded: whether the output has settings already. `registry:current` then leaves the model open, like no --model:
+    an output keeps the model that was current when it was begun.
+    """
     asked: dict[str, Any] = {"carry": list(job.carry)} if job.carry else {}
-    if job.model is not None:
-        model = locate(job.model, storage)
+    if job.model is not None and not (recorded and job.model == REGISTRY_CURRENT):
+        model = locate(job.model, storage, job.registry)
         asked |= {"model": model.name, "model_hash": model.sha256}
     for name in ("device", "precision"):
         if getattr(job, name) != "auto":
@@ -120,7 +124,7 @@ def asked_for(job: DetectArchive, storage: Storage) -> dict[str, Any]:
 
 def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, storage: Storage) -> Decided:
     """Settings of a new output: as asked for, the rest from the checkpoint and the machine."""
-    model = locate(job.model or _default_model(runtime), storage)
+    model = locate(job.model or _default_model(runtime), storage, job.registry)
     path = fetch(model, storage)
     spec = read_spec(path)
     if not model.bundled:
