@@ -152,8 +152,8 @@ def _lines_of(
         return
     if not row.get("source"):
         raise InputError(f"{where}: a row needs a source (labels of many pictures) or an image (of one, with boxes).")
-    base = row.get("pictures") or pictures
-    yield from read_lines(_beside(folder, row["source"]), base and _beside(folder, base), storage)
+    own = row.get("pictures")
+    yield from read_lines(_beside(folder, row["source"]), _beside(folder, own) if own else pictures, storage)
 
 
 def _beside(folder: str, name: str) -> str:

@@ -1,0 +1,108 @@
+"""What a person reads of a version: its card, and the last screen of a retraining."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from retrain_look import Sought
+from tinyface_core.evaluate.promotion import table
+from tinyface_core.model.spec import ModelSpec
+
+CARRIED = "the network and its templates, levels, NMS, vote of boxes, heights of each level"
+
+
+def card(name: str, spec: ModelSpec, lineage: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """Markdown: where the version comes from, how it was judged, what was decided."""
+    window, base, judged_on = lineage["window"], lineage["base"], metrics["frozen"]
+    pictures, faces = lineage["pictures"], lineage["faces"]
+    budget = ", ".join(f"{amount:g} {what}" for what, amount in lineage["budget"].items() if amount is not None)
+    refitted = spec.provenance.get("refitted") or {}
+    rows = [
+        ("made by", f"`{spec.provenance.get('command', lineage['made_by'])}`, tick {lineage['tick']}"),
+        ("starts from", f"`{lineage['start_from']}`"),
+        ("current then", f"{base['version']} (sha256 {base['model_hash'][:12]}...)"),
+        (
+            "learned from",
+            f"{pictures['learned']:,} pictures, {faces['learned']:,} faces; {pictures['held_out']:,} held out to choose "
+            f"the epoch by; rows from {window['since'] or 'the first'} up to {window['until']}",
+        ),
+        ("how", f"preset {lineage['preset']}, {budget}; best epoch at {spec.provenance.get('crops', '?')} crops"),
+        ("as the current model has it", CARRIED),
+        ("default score", f"{spec.defaults.score:g}: one false alarm a frozen picture"),
+        *((part, told) for part, told in refitted.items()),
+        ("code", f"tinyface {lineage['versions']['tinyface']}, commit {lineage['commit'] or 'not known'}"),
+    ]
+    lines = [f"# {spec.name} {name}", "", "| | |", "|---|---|"]
+    lines += [f"| {what} | {_cell(told)} |" for what, told in rows]
+    lines += [
+        "",
+        "## Judged",
+        f"On {judged_on['pictures']:,} frozen pictures with {judged_on['faces']:,} valid faces, which neither learned from "
+        f"by this command; average precision at the same settings ({_listed(metrics['detected_with'])}), differences with "
+        f"the interval of {metrics['bootstrap']['samples']:,} bootstrap samples over pictures, the same for both. The same "
+        "pictures chose the default score and the advice in the file.",
+        "",
+        table(metrics["groups"]),
+        "",
+        f"**{'Better by the rule' if metrics['promote'] else 'Not better by the rule'}**:",
+        *(f"- {reason}" for reason in metrics["reasons"]),
+        "",
+        f"Above their default scores the two disagree on {metrics['disagree']['faces']:,} faces in "
+        f"{metrics['disagree']['pictures']:,} pictures.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    shown = {name: " ".join(map(str, v)) if isinstance(v, list) else v for name, v in settings.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
+
+
+def show_plan(sought: Sought) -> None:
+    """What a dry run tells."""
+    job, budget, truth = sought.job, sought.run.budget, sought.frozen.truth
+    long = f"{budget.hours:g} h" if budget.hours else f"{budget.crops:,} crops"
+    enough = sought.pictures >= job.least_pictures
+    rows = [
+        ("tick", sought.tick),
+        ("current", f"{sought.base.name}, a {sought.run.settings.spec.name}"),
+        ("window", str(sought.window)),
+        ("new", f"{sought.pictures:,} pictures, {len(sought.held_out):,} of them held out"),
+        ("training", f"{long}, preset {job.preset}, from {sought.run.start_from}" if enough else _too_few(sought)),
+        ("frozen", f"{len(truth.names):,} pictures with {int(truth.valid_F.sum()):,} valid faces, twice through detection"),
+        ("promoted if", f"better by {job.margin:g}, the interval above 0, no height worse by more than {job.tolerance:g}"),
+    ]
+    _print(rows)
+    Console(highlight=False, markup=False).print("Nothing was written.")
+
+
+def _too_few(sought: Sought) -> str:
+    return f"none: fewer than --least-pictures {sought.job.least_pictures}"
+
+
+def show_decision(decision: Mapping[str, Any], registry_uri: str) -> None:
+    """The last screen."""
+    version = decision.get("version")
+    rows = [
+        ("tick", decision["tick"]),
+        ("decision", decision["decision"]),
+        *(("", reason) for reason in decision["reasons"]),
+        *([("version", f"{registry_uri}/versions/{version}")] if version else []),
+        ("current then", decision["base"]),
+    ]
+    _print(rows)
+
+
+def _print(rows: list[tuple[str, str]]) -> None:
+    grid = Table.grid(padding=(0, 2))
+    for name, text in rows:
+        grid.add_row(name, text)
+    Console(highlight=False, markup=False, soft_wrap=True).print(grid)
