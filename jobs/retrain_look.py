@@ -235,8 +235,7 @@ def _training(
 def lineage_of(sought: Sought) -> dict[str, Any]:
     """Where a new version comes from, but for what is known at its end only."""
     job, run = sought.job, sought.run
-    settings = asdict(replace(run.settings, spec=ModelSpec(run.settings.spec.name)))
-    settings.pop("spec")
+    settings = {name: value for name, value in asdict(run.settings).items() if name != "spec"}
     return {
         "tick": sought.tick,
         "made_by": "jobs/retrain.py",

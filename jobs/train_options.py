@@ -48,6 +48,8 @@ class TrainingFlags:
     "Processes; None: one a GPU, or one for each --cpus-per-worker CPUs."
     cpus_per_worker: Annotated[int, Parameter(group=_RUN)] = 1
     "CPUs, and so threads, of each worker."
+    gpu: Annotated[bool | None, Parameter(group=_RUN)] = None
+    "One GPU for each worker; None: where Ray shows GPUs now. A cluster that grows from nothing shows none: say --gpu."
     cache: Annotated[Path | None, Parameter(group=_RUN)] = None
     "Folder for decoded pictures on each node (3 bytes a pixel); None: below the runs, on S3 the temporary folder."
     restarts: Annotated[int, Parameter(group=_RUN)] = 5

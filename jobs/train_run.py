@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
 import ray
 
 import ray_train
-from ray_start import Cluster, RaySession, computing_environment
+from ray_start import GROW_S, Cluster, RaySession, computing_environment
 from ray_train import TrainingRun, fit
 from tinyface_core.errors import ResourceError
 from tinyface_core.model.spec import find_bundled
@@ -21,6 +22,8 @@ KEPT = 3  # checkpoints: the best ones and the latest
 
 # The workers of a submitted job find the core, but not the folder that this file is in.
 ray.cloudpickle.register_pickle_by_value(ray_train)
+# Ray Train's own patience with nodes that have yet to come is a minute; it hands this on to its controller.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", f"{GROW_S:g}")
 
 
 def train_to_the_end(run: TrainingRun, flags: TrainingFlags, output: str, name: str, session: RaySession) -> None:
@@ -69,11 +72,12 @@ def _leave(best: bytes, epochs: list[dict[str, float]], run: str, storage: Stora
 
 def _workers(flags: TrainingFlags, cluster: Cluster) -> tuple[int, bool]:
     """(processes, whether each has a GPU). Raises: ResourceError where a Ray of our own cannot carry them."""
-    room = int(cluster.gpus) or int(cluster.cpus // flags.cpus_per_worker)
+    gpu = cluster.gpus > 0 if flags.gpu is None else flags.gpu
+    room = int(cluster.gpus) if gpu else int(cluster.cpus // flags.cpus_per_worker)
     workers = flags.workers or max(1, room)
     if workers > room and not cluster.grows:
         raise ResourceError(
-            f"--workers {workers} of {flags.cpus_per_worker} CPUs do not fit: Ray has {cluster.cpus:g} CPUs and "
-            f"{cluster.gpus:g} GPUs."
+            f"--workers {workers} of {flags.cpus_per_worker} CPUs{' and a GPU' if gpu else ''} do not fit: Ray has "
+            f"{cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs."
         )
-    return workers, cluster.gpus > 0
+    return workers, gpu

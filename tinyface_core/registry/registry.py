@@ -94,7 +94,10 @@ class Registry:
         if name == CURRENT:
             entry = self.current()
             if entry is None:
-                raise CheckpointError(f"registry {self.uri}: {self._no_current()}")
+                raise CheckpointError(
+                    f"registry {self.uri}: no model is current. Add one: python jobs/registry.py add MODEL --registry "
+                    f"{self.uri}"
+                )
             name = entry.version
         lineage = self.read_json(f"versions/{name}/{LINEAGE}") if _NAME.fullmatch(name) else None
         if lineage is None:
@@ -103,17 +106,10 @@ class Registry:
             raise CheckpointError(f"registry {self.uri}: no version {name}; {there}.")
         return Version(name, self.path(f"versions/{name}/{MODEL}"), str(lineage["model_hash"]), lineage)
 
-    def _no_current(self) -> str:
-        return f"no model is current. Add one: python jobs/registry.py add MODEL --registry {self.uri}"
-
     def versions(self) -> list[str]:
         """Names of all whole versions, the oldest first."""
         whole = [info.uri for info in self._storage.list(self.path("versions/")) if info.uri.endswith(f"/{LINEAGE}")]
         return sorted(uri.split("/")[-2] for uri in whole)
-
-    def versions_of(self, tick: str) -> list[str]:
-        """Names of the whole versions that this tick made: one, or none yet."""
-        return [name for name in self.versions() if name.startswith(f"{tick}-")]
 
     def read(self, version: str, name: str) -> bytes | None:
         """A file of a version; None where it has no such file."""
