@@ -76,6 +76,7 @@ def registry(
             folder.find(str(name))  # refused before a claim is written
             _change(folder, store, lambda own: own.promote(str(name), action="promoted by hand", by=_who()))
         else:
+            folder.find(CURRENT)
             _change(folder, store, lambda own: own.roll_back(by=_who()))
 
 

@@ -45,7 +45,7 @@ class TrainingFlags:
     precision: Annotated[Literal["auto", "fp32", "bf16"] | None, Parameter(group=_HOW)] = None
     "Of features; auto: bf16 where the machine has units for it; None: the preset's."
     workers: Annotated[int | None, Parameter(group=_RUN)] = None
-    "Processes; None: one a GPU, or one for each --cpus-per-worker CPUs."
+    "Processes, a divisor of the batch; None: as many as there are GPUs, or --cpus-per-worker CPUs, for."
     cpus_per_worker: Annotated[int, Parameter(group=_RUN)] = 1
     "CPUs, and so threads, of each worker."
     gpu: Annotated[bool | None, Parameter(group=_RUN)] = None

@@ -11,7 +11,7 @@ import ray
 import ray_train
 from ray_start import GROW_S, Cluster, RaySession, computing_environment
 from ray_train import TrainingRun, fit
-from tinyface_core.errors import ResourceError
+from tinyface_core.errors import ResourceError, SettingsError
 from tinyface_core.model.spec import find_bundled
 from tinyface_core.storage import Storage
 from tinyface_core.train.curves import draw_curves, write_tensorboard
@@ -30,9 +30,10 @@ def train_to_the_end(run: TrainingRun, flags: TrainingFlags, output: str, name: 
     """Leaves best.safetensors, curves.png and TensorBoard's events in output/name. output: uri.
 
     Raises:
-        ResourceError: a Ray of our own cannot carry the workers. StopRun: they died more often than is allowed.
+        ResourceError: a Ray of our own cannot carry the workers. SettingsError: they cannot share a batch evenly.
+        StopRun: they died more often than is allowed.
     """
-    workers, gpu = _workers(flags, session.cluster)
+    workers, gpu = _workers(flags, session.cluster, run.settings.batch)
     best, epochs = fit(
         run,
         name=name,
@@ -70,11 +71,17 @@ def _leave(best: bytes, epochs: list[dict[str, float]], run: str, storage: Stora
     storage.write(f"{run}/{BEST}", best)  # last: it says that the run is finished
 
 
-def _workers(flags: TrainingFlags, cluster: Cluster) -> tuple[int, bool]:
-    """(processes, whether each has a GPU). Raises: ResourceError where a Ray of our own cannot carry them."""
+def _workers(flags: TrainingFlags, cluster: Cluster, batch: int) -> tuple[int, bool]:
+    """(processes, whether each has a GPU): as asked for, or as many as there is room for and share a batch evenly."""
     gpu = cluster.gpus > 0 if flags.gpu is None else flags.gpu
     room = int(cluster.gpus) if gpu else int(cluster.cpus // flags.cpus_per_worker)
-    workers = flags.workers or max(1, room)
+    even = [count for count in range(1, max(1, room) + 1) if batch % count == 0]
+    workers = flags.workers or even[-1]
+    if batch % workers:
+        raise SettingsError(
+            f"--workers {workers}: a batch of {batch} crops is not shared evenly by them. Give a number that divides it, "
+            "or another --batch."
+        )
     if workers > room and not cluster.grows:
         raise ResourceError(
             f"--workers {workers} of {flags.cpus_per_worker} CPUs{' and a GPU' if gpu else ''} do not fit: Ray has "

@@ -76,7 +76,7 @@ def test_a_bundled_model_brings_its_card(where: list[str], capsys: pytest.Captur
         (["show", "20261129T0300Z-01234567"], "no version 20261129T0300Z-01234567; it has none"),
         (["promote", "x"], "no version x"),
         (["add", "nothing.safetensors"], "no such file"),
-        (["rollback"], "nothing was current before"),
+        (["rollback"], "no model is current"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_left(
