@@ -12,7 +12,6 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from detect_options import DetectArchive
@@ -128,7 +127,9 @@ def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, sto
     path = fetch(model, storage)
     spec = read_spec(path)
     if not model.bundled:
-        _check_weights(model, path)
+        from tinyface_core.model.checkpoint import refuse_unusable  # with torch, for such models alone
+
+        refuse_unusable(path, f"--model {model.name}")
     if asked.get("precision") == "int8" and not spec.ranges:
         raise CheckpointError(f"--precision int8: {NO_RANGES.format(model.name)}")
     runtime = suited(runtime, spec)
@@ -154,18 +155,6 @@ def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, sto
     if spec.advice is not None:
         log.info("what to expect of --min-score %g, %s", settings["min_score"], _advice(spec.advice, settings))
     return Decided(settings, model, runtime)
-
-
-def _check_weights(model: ModelAddress, path: Path) -> None:
-    """What does not fit is told before any write. Raises CheckpointError."""
-    from tinyface_core.model.checkpoint import is_untrained, load_checkpoint  # with torch, for such models alone
-
-    network, _ = load_checkpoint(path)
-    if is_untrained(network):
-        raise CheckpointError(
-            f"--model {model.name}: its heads are zero, it would find nothing: it has ImageNet weights and was not "
-            "trained for faces. Train it: jobs/train.py --start-from."
-        )
 
 
 def _advice(advice: Advice, settings: Mapping[str, Any]) -> str:

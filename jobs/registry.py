@@ -24,8 +24,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from options import StorageFlags, before_first_write, job_app, run_job
-from retrain_options import registry_of
+from options import StorageFlags, before_first_write, job_app, registry_of, run_job
 from tinyface_core.errors import SettingsError
 from tinyface_core.model.locate import fetch, locate
 from tinyface_core.model.spec import BUNDLED, read_spec
@@ -126,6 +125,10 @@ def _add(folder: Registry, store: Storage, model: str) -> None:
     address = locate(model, store, folder.uri)
     path = fetch(address, store)
     spec = read_spec(path)
+    if not address.bundled:
+        from tinyface_core.model.checkpoint import refuse_unusable  # with torch, for such models alone
+
+        refuse_unusable(path, model)
     check_writable(store, folder.uri, "--registry")
     now = datetime.now(UTC)
     version = version_name(tick_name(now), address.sha256)

@@ -19,17 +19,18 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from options import before_first_write, job_app, run_job
+from options import before_first_write, job_app, registry_of, run_job
 from prepare import versions
 from ray_start import RaySession
 from retrain_card import card, show_decision, show_plan
 from retrain_judge import Judged, candidate_of, judged
 from retrain_look import TRAINING, Sought, lineage_of, seek
-from retrain_options import RetrainJob, registry_of
+from retrain_options import RetrainJob
 from tinyface_core.registry.registry import LINEAGE, MODEL, Registry, tick_name, version_name
 from tinyface_core.storage import Storage
 from tinyface_core.tables.claim import Claim
@@ -77,7 +78,7 @@ def _decided(sought: Sought, claim: Claim, session: RaySession) -> dict[str, Any
     if not go_on(
         sought.run, f"{sought.folder}/{TRAINING}", guarded, option="--tick", instead="another --tick"
     ):
-        train_to_the_end(sought.run, sought.job, sought.folder, TRAINING, session)
+        train_to_the_end(replace(sought.run, storage=guarded), sought.job, sought.folder, TRAINING, session)
     candidate = candidate_of(sought, guarded, session)
     found = judged(sought, candidate, guarded, session)
     name = _written(sought, registry, found)

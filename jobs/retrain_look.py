@@ -12,18 +12,18 @@ from datetime import datetime
 from typing import Any
 
 import tinyface_core
-from options import Texts
+from options import Texts, registry_of
 from ray_train import TrainingRun
-from retrain_options import RetrainJob, registry_of, time_of
+from retrain_options import RetrainJob, time_of
 from tinyface_core.errors import CheckpointError, InputError, SettingsError
 from tinyface_core.evaluate.truth import HEIGHT_NAMES, Truth, joined
 from tinyface_core.labels.dated import Dated, Window, instant, read_dated
 from tinyface_core.labels.forms import Line, read_lines
 from tinyface_core.model.locate import IN_REGISTRY, ModelAddress, fetch, locate
 from tinyface_core.model.spec import ModelSpec, read_spec
-from tinyface_core.registry.registry import Registry, Version, tick_name
+from tinyface_core.registry.registry import CURRENT, Registry, Version, tick_name
 from tinyface_core.report.text import counted
-from tinyface_core.storage import Storage
+from tinyface_core.storage import Storage, unsigned
 from tinyface_core.tables.place import check_writable
 from tinyface_core.train.data import AnnotatedPicture, annotated
 from tinyface_core.train.presets import MODELS
@@ -91,7 +91,7 @@ def seek(job: RetrainJob, tick: datetime, storage: Storage) -> Sought:
     """Everything that can be wrong is told here, before the first write. Raises: RefusedError."""
     registry, name = Registry(storage, registry_of(job.registry)), tick_name(tick)
     begun = registry.read_json(f"runs/{name}/begun.json")
-    base = registry.find("current" if begun is None else begun["base"])
+    base = registry.find(CURRENT if begun is None else begun["base"])
     window = _window(job, tick, base) if begun is None else _as_begun(job, begun)
     teacher = locate(f"{IN_REGISTRY}{base.name}", storage, registry.uri)
     spec = read_spec(fetch(teacher, storage))
@@ -146,6 +146,10 @@ def _new_pictures(
     learned = tuple(picture for picture in pictures if not is_held_out(picture.uri, job.hold_out))
     if learned and not held_out:  # few pictures: the best epoch is chosen by one of them
         learned, held_out = learned[:-1], learned[-1:]
+    enough = len(pictures) >= job.least_pictures
+    for what, part in (("to learn from", learned), ("held out (--hold-out)", held_out)):
+        if enough and not any(len(picture.faces_K4) for picture in part):
+            raise InputError(f"--data: no face is annotated in the {counted(len(part), 'picture')} {what}. Add some.")
     return learned, held_out
 
 
@@ -215,7 +219,7 @@ def _training(
     spec = replace(settings.spec, version=tick, decoding=base.decoding, defaults=base.defaults)
     return TrainingRun(
         settings=replace(settings, spec=spec),
-        budget=job.budget(max(1, len(learned))),
+        budget=job.budget(len(learned) or 1000),
         pictures=learned,
         validation=held_out,
         start_from=start,
@@ -243,7 +247,7 @@ def lineage_of(sought: Sought) -> dict[str, Any]:
         "start_from": run.start_from,
         "window": {"since": sought.begun["since"], "until": sought.begun["until"]},
         "manifests": {
-            name: {"sha256": dated.sha256, "rows": dated.within} for name, dated in sought.manifests.items()
+            unsigned(name): {"sha256": dated.sha256, "rows": dated.within} for name, dated in sought.manifests.items()
         },
         "pictures": {"learned": len(sought.learned), "held_out": len(sought.held_out)},
         "faces": {

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from options import Texts, actor_range, many, refuse_lost
+from options import Texts, actor_range, many, registry_of
 from tinyface_core.errors import SettingsError
 from tinyface_core.evaluate.promotion import Rule
 from tinyface_core.labels.dated import instant
-from tinyface_core.model.locate import REGISTRY_VARIABLE
 from train_options import TrainingFlags
 
 _WHAT, _HOW, _RUN = Group("What to train", sort_key=1), Group("How long", sort_key=2), Group("How to run", sort_key=3)
 _JUDGE = Group("How to judge", sort_key=4)
 
 CLOCKS_APART = timedelta(minutes=5)  # of who ticks and of this machine
-
-
-def registry_of(given: str | None) -> str:
-    """The registry that was named, else that of the environment. Raises: SettingsError."""
-    registry = given if given is not None else os.environ.get(REGISTRY_VARIABLE)
-    if registry is None or not registry.strip():
-        raise SettingsError(f"--registry: which? Give a folder or url, or set {REGISTRY_VARIABLE}.")
-    refuse_lost("--registry", registry)
-    return registry
 
 
 def time_of(option: str, given: str) -> datetime:
@@ -100,7 +89,7 @@ class RetrainJob(TrainingFlags):
                 raise SettingsError(f"{name} {value}: needs a number {needed}.")
         if not (self.hours or self.crops or self.epochs):
             raise SettingsError("--hours, --crops or --epochs: how long may a training take? Give one of them.")
-        self.budget(1)
+        self.budget(1000)  # refuses what is no budget
         self.actor_range()
         now, times = datetime.now(UTC), {"--tick": self.tick, "--since": self.since, "--until": self.until}
         found = {option: time_of(option, given) for option, given in times.items() if given is not None}
