@@ -59,7 +59,9 @@ def registry(
         Folder or url; none: TINYFACE_REGISTRY.
     """
     if name is None and what in ("add", "promote"):
-        raise SettingsError(f"{what}: {'which checkpoint' if what == 'add' else 'which version'}? Name it behind {what}.")
+        raise SettingsError(
+            f"{what}: {'which checkpoint' if what == 'add' else 'which version'}? Name it behind {what}."
+        )
     if name is not None and what in ("list", "rollback"):
         raise SettingsError(f"{what} {name}: takes no name. promote {name} makes that version current.")
     store = Storage((storage or StorageFlags()).options())

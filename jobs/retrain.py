@@ -75,10 +75,8 @@ def _decided(sought: Sought, claim: Claim, session: RaySession) -> dict[str, Any
         told = f"{sought.pictures:,} new pictures, --least-pictures {sought.job.least_pictures}: they wait"
         return _recorded(sought, registry, TOO_FEW, (told,))
     registry.write_json(f"runs/{sought.tick}/begun.json", sought.begun)
-    if not go_on(
-        sought.run, f"{sought.folder}/{TRAINING}", guarded, option="--tick", instead="another --tick"
-    ):
-        train_to_the_end(replace(sought.run, storage=guarded), sought.job, sought.folder, TRAINING, session)
+    if not go_on(sought.run, f"{sought.folder}/{TRAINING}", guarded, option="--tick", instead="another --tick"):
+        train_to_the_end(replace(sought.run, storage=guarded), sought.job.training, sought.folder, TRAINING, session)
     candidate = candidate_of(sought, guarded, session)
     found = judged(sought, candidate, guarded, session)
     name = _written(sought, registry, found)

@@ -17,44 +17,48 @@ CARRIED = "the network and its templates, levels, NMS, vote of boxes, heights of
 
 def card(name: str, spec: ModelSpec, lineage: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     """Markdown: where the version comes from, how it was judged, what was decided."""
-    window, base, judged_on = lineage["window"], lineage["base"], metrics["frozen"]
+    rows = _origin(spec, lineage)
+    lines = [f"# {spec.name} {name}", "", "| | |", "|---|---|"]
+    lines += [f"| {what} | {_cell(told)} |" for what, told in rows]
+    lines += ["", "## Judged", _judged(metrics), "", table(metrics["groups"]), ""]
+    lines += [f"**{'Better by the rule' if metrics['promote'] else 'Not better by the rule'}**:"]
+    lines += [f"- {reason}" for reason in metrics["reasons"]]
+    apart = metrics["disagree"]
+    told = f"{apart['faces']:,} faces in {apart['pictures']:,} pictures"
+    return "\n".join([*lines, "", f"Above their default scores the two disagree on {told}.", ""])
+
+
+def _origin(spec: ModelSpec, lineage: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What it is made of."""
+    window, base = lineage["window"], lineage["base"]
     pictures, faces = lineage["pictures"], lineage["faces"]
     budget = ", ".join(f"{amount:g} {what}" for what, amount in lineage["budget"].items() if amount is not None)
     refitted = spec.provenance.get("refitted") or {}
-    rows = [
+    learned = f"{pictures['learned']:,} pictures, {faces['learned']:,} faces"
+    held_out = f"{pictures['held_out']:,} held out to choose the epoch by"
+    rows = f"rows from {window['since'] or 'the first'} up to {window['until']}"
+    return [
         ("made by", f"`{spec.provenance.get('command', lineage['made_by'])}`, tick {lineage['tick']}"),
         ("starts from", f"`{lineage['start_from']}`"),
         ("current then", f"{base['version']} (sha256 {base['model_hash'][:12]}...)"),
-        (
-            "learned from",
-            f"{pictures['learned']:,} pictures, {faces['learned']:,} faces; {pictures['held_out']:,} held out to choose "
-            f"the epoch by; rows from {window['since'] or 'the first'} up to {window['until']}",
-        ),
+        ("learned from", f"{learned}; {held_out}; {rows}"),
         ("how", f"preset {lineage['preset']}, {budget}; best epoch at {spec.provenance.get('crops', '?')} crops"),
         ("as the current model has it", CARRIED),
         ("default score", f"{spec.defaults.score:g}: one false alarm a frozen picture"),
         *((part, told) for part, told in refitted.items()),
         ("code", f"tinyface {lineage['versions']['tinyface']}, commit {lineage['commit'] or 'not known'}"),
     ]
-    lines = [f"# {spec.name} {name}", "", "| | |", "|---|---|"]
-    lines += [f"| {what} | {_cell(told)} |" for what, told in rows]
-    lines += [
-        "",
-        "## Judged",
-        f"On {judged_on['pictures']:,} frozen pictures with {judged_on['faces']:,} valid faces, which neither learned from "
-        f"by this command; average precision at the same settings ({_listed(metrics['detected_with'])}), differences with "
-        f"the interval of {metrics['bootstrap']['samples']:,} bootstrap samples over pictures, the same for both. The same "
-        "pictures chose the default score and the advice in the file.",
-        "",
-        table(metrics["groups"]),
-        "",
-        f"**{'Better by the rule' if metrics['promote'] else 'Not better by the rule'}**:",
-        *(f"- {reason}" for reason in metrics["reasons"]),
-        "",
-        f"Above their default scores the two disagree on {metrics['disagree']['faces']:,} faces in "
-        f"{metrics['disagree']['pictures']:,} pictures.",
-    ]
-    return "\n".join(lines) + "\n"
+
+
+def _judged(metrics: Mapping[str, Any]) -> str:
+    """What the table below it rests on."""
+    frozen, samples = metrics["frozen"], metrics["bootstrap"]["samples"]
+    return (
+        f"On {frozen['pictures']:,} frozen pictures with {frozen['faces']:,} valid faces, from which this command learned "
+        f"nothing; average precision at the same settings ({_listed(metrics['detected_with'])}); the interval of the "
+        f"difference is that of {samples:,} bootstrap samples over pictures, the same for both. The same pictures chose "
+        "the default score and the advice in the file."
+    )
 
 
 def _cell(text: str) -> str:
@@ -76,9 +80,15 @@ def show_plan(sought: Sought) -> None:
         ("current", f"{sought.base.name}, a {sought.run.settings.spec.name}"),
         ("window", str(sought.window)),
         ("new", f"{sought.pictures:,} pictures, {len(sought.held_out):,} of them held out"),
-        ("training", f"{long}, preset {job.preset}, from {sought.run.start_from}" if enough else _too_few(sought)),
-        ("frozen", f"{len(truth.names):,} pictures with {int(truth.valid_F.sum()):,} valid faces, twice through detection"),
-        ("promoted if", f"better by {job.margin:g}, the interval above 0, no height worse by more than {job.tolerance:g}"),
+        ("training", f"{long}, preset {job.training.preset}, from {sought.run.start_from}" if enough else _too_few(sought)),
+        (
+            "frozen",
+            f"{len(truth.names):,} pictures with {int(truth.valid_F.sum()):,} valid faces, twice through detection",
+        ),
+        (
+            "promoted if",
+            f"better by {job.margin:g}, the interval above 0, no height worse by more than {job.tolerance:g}",
+        ),
     ]
     _print(rows)
     Console(highlight=False, markup=False).print("Nothing was written.")

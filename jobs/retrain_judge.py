@@ -1,4 +1,4 @@
-"""From a finished training to a version: what has to be fitted anew, both models on the frozen pictures, the verdict."""
+"""From a finished training to a version: what is fitted anew, both models on the frozen pictures, the verdict."""
 
 from __future__ import annotations
 

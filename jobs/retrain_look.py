@@ -104,9 +104,7 @@ def seek(job: RetrainJob, tick: datetime, storage: Storage) -> Sought:
     run = _training(job, name, spec, learned, held_out, start_uri(job.start_from, storage) or base.uri, registry)
     if learned and held_out:
         run.starting_network()  # refuses a file that does not fit, before anything starts
-    return Sought(
-        job, storage, name, registry, base, teacher, window, manifests, learned, held_out, frozen, run
-    )
+    return Sought(job, storage, name, registry, base, teacher, window, manifests, learned, held_out, frozen, run)
 
 
 def _window(job: RetrainJob, tick: datetime, base: Version) -> Window:
@@ -158,9 +156,7 @@ def is_held_out(uri: str, share: float) -> bool:
     return int.from_bytes(hashlib.blake2b(uri.encode(), digest_size=8).digest()) < share * 2**64
 
 
-def _frozen(
-    sources: Texts, pictures: str | None, storage: Storage
-) -> tuple[tuple[AnnotatedPicture, ...], Frozen]:
+def _frozen(sources: Texts, pictures: str | None, storage: Storage) -> tuple[tuple[AnnotatedPicture, ...], Frozen]:
     """Raises: InputError: a picture is not there, or nothing is annotated."""
     lines: dict[str, Line] = {}
     for source in sources:
@@ -171,8 +167,8 @@ def _frozen(
         there = {storage.canonical(picture.uri) for picture in found}
         missing = next(uri for uri in lines if uri not in there)
         raise InputError(
-            f"--frozen: {len(lines) - len(found)} of {counted(len(lines), 'picture')} are not there, as {missing}. Both "
-            "models are judged by the same pictures at every tick: put them back, or take them out of the annotations."
+            f"--frozen: {len(lines) - len(found)} of {counted(len(lines), 'picture')} are not there, as {missing}. "
+            "Both models are judged by the same pictures at every tick: put them back, or take them out of the annotations."
         )
     truth = joined({uri: (line.boxes_K4, line.attributes_K6) for uri, line in lines.items()})
     if not truth.valid_F.any():
@@ -184,9 +180,7 @@ def _frozen(
     return tuple(found), Frozen(truth, digest_of(found))
 
 
-def _refuse_shared(
-    new: Sequence[AnnotatedPicture], frozen: Sequence[AnnotatedPicture], storage: Storage
-) -> None:
+def _refuse_shared(new: Sequence[AnnotatedPicture], frozen: Sequence[AnnotatedPicture], storage: Storage) -> None:
     """Raises: InputError: a frozen picture is among those to learn from, also as a copy of the same name and size."""
     by_uri = {storage.canonical(picture.uri) for picture in frozen}
     by_name = {(picture.name, picture.picture_hw): picture for picture in frozen}
@@ -195,8 +189,8 @@ def _refuse_shared(
         like = by_name.get((picture.name, picture.picture_hw))
         if same or (like is not None and storage.read(like.uri) == storage.read(picture.uri)):
             raise InputError(
-                f"--data: {picture.uri} is one of --frozen's pictures{'' if same else ', or a copy of one'}: what judges "
-                "is never learned from. Take it out of the manifest."
+                f"--data: {picture.uri} is one of --frozen's pictures{'' if same else ', or a copy of one'}: what "
+                "judges is never learned from. Take it out of the manifest."
             )
 
 
@@ -215,18 +209,18 @@ def _training(
             f"--registry {registry.uri}: the current model is a {base.name}, which cannot be trained on; known are "
             f"{', '.join(MODELS)}. Promote a version of one of these."
         )
-    settings = job.settings_for(base.name, base.templates)
+    settings = job.training.settings_for(base.name, base.templates)
     spec = replace(settings.spec, version=tick, decoding=base.decoding, defaults=base.defaults)
     return TrainingRun(
         settings=replace(settings, spec=spec),
-        budget=job.budget(len(learned) or 1000),
+        budget=job.training.budget(len(learned) or 1000),
         pictures=learned,
         validation=held_out,
         start_from=start,
-        cache=cache_folder(job.cache, registry.path(f"runs/{tick}")),
+        cache=cache_folder(job.training.cache, registry.path(f"runs/{tick}")),
         storage=Storage(job.storage.options()),
-        threads=job.cpus_per_worker,
-        validation_crops=job.validation_crops,
+        threads=job.training.cpus_per_worker,
+        validation_crops=job.training.validation_crops,
         provenance=(
             ("command", shlex.join(["python", "jobs/retrain.py", *sys.argv[1:]])),
             ("tick", tick),
@@ -256,6 +250,6 @@ def lineage_of(sought: Sought) -> dict[str, Any]:
         },
         "digests": sought.training_digests(),
         "budget": asdict(run.budget),
-        "preset": job.preset,
+        "preset": job.training.preset,
         "training": settings,
     }

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from options import Texts, actor_range, many, registry_of
+from options import StorageFlags, Texts, actor_range, many, registry_of
 from tinyface_core.errors import SettingsError
 from tinyface_core.evaluate.promotion import Rule
 from tinyface_core.labels.dated import instant
@@ -31,17 +31,19 @@ def time_of(option: str, given: str) -> datetime:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class RetrainJob(TrainingFlags):
+class RetrainJob:
     """All options of jobs/retrain.py."""
 
     data: Annotated[Texts, many(_WHAT)]
     "Manifest of labelled pictures or sources with dates: .csv, .parquet, .jsonl, or a folder; may be repeated."
     frozen: Annotated[Texts, many(_JUDGE)]
-    "Labelled pictures that judge both models and are never learned from, in any form of jobs/train.py; may be repeated."
+    "Labelled pictures that judge both models, never learned from, in any form of jobs/train.py; may be repeated."
+    pictures: Annotated[str | None, Parameter(group=_WHAT)] = None
+    "Folder or url that the paths in annotations begin at; None: that of the annotations."
     registry: Annotated[str | None, Parameter(group=_RUN)] = None
     "Folder or url of the versions; None: TINYFACE_REGISTRY. jobs/registry.py lists and changes it."
     tick: Annotated[str | None, Parameter(group=_RUN)] = None
-    "The schedule's time that this run is for, as 2026-11-29T03:00Z: once decided it stays so. None: now, to the minute."
+    "The schedule's time that this run is for, as 2026-11-29T03:00Z; once decided it stays so. None: this minute."
     since: Annotated[str | None, Parameter(group=_WHAT)] = None
     "Rows from this time on; None: from where the data of the current version ended."
     until: Annotated[str | None, Parameter(group=_WHAT)] = None
@@ -70,9 +72,12 @@ class RetrainJob(TrainingFlags):
     "GPUs of each detector; 0.5 puts two on one."
     dry_run: Annotated[bool, Parameter(group=_RUN, negative=())] = False
     "Tell what would be done; write nothing."
+    training: TrainingFlags = TrainingFlags()
+    ray_address: Annotated[str | None, Parameter(group=_RUN)] = None
+    "Cluster to join (else RAY_ADDRESS, else one that runs here); `local` always starts one."
+    storage: StorageFlags = StorageFlags()
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         registry_of(self.registry)
         checks: list[tuple[str, float, float, float]] = [
             ("--least-pictures", self.least_pictures, 2, math.inf),
@@ -87,9 +92,9 @@ class RetrainJob(TrainingFlags):
             if not low <= value <= high:
                 needed = f"from {low:g} on" if high == math.inf else f"from {low:g} to {high:g}"
                 raise SettingsError(f"{name} {value}: needs a number {needed}.")
-        if not (self.hours or self.crops or self.epochs):
+        if not (self.training.hours or self.training.crops or self.training.epochs):
             raise SettingsError("--hours, --crops or --epochs: how long may a training take? Give one of them.")
-        self.budget(1000)  # refuses what is no budget
+        self.training.budget(1000)  # refuses what is no budget
         self.actor_range()
         now, times = datetime.now(UTC), {"--tick": self.tick, "--since": self.since, "--until": self.until}
         found = {option: time_of(option, given) for option, given in times.items() if given is not None}

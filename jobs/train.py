@@ -42,14 +42,14 @@ def main(job: TrainJob) -> int:
             )
         run = TrainingRun(
             settings=settings,
-            budget=job.budget(len(pictures)),
+            budget=job.training.budget(len(pictures)),
             pictures=pictures,
             validation=held_out,
             start_from=start_uri(job.start_from, storage),
-            cache=cache_folder(job.cache, output),
+            cache=cache_folder(job.training.cache, output),
             storage=storage,
-            threads=job.cpus_per_worker,
-            validation_crops=job.validation_crops,
+            threads=job.training.cpus_per_worker,
+            validation_crops=job.training.validation_crops,
             provenance=(
                 ("command", shlex.join(["python", "jobs/train.py", *sys.argv[1:]])),
                 ("run", name),
@@ -62,7 +62,7 @@ def main(job: TrainJob) -> int:
         finished = go_on(run, f"{output}/{name}", storage)
     if not finished:
         with ExitStack() as stack:
-            train_to_the_end(run, job, output, name, RaySession(job.ray_address, stack))
+            train_to_the_end(run, job.training, output, name, RaySession(job.ray_address, stack))
     print(f"model   {output}/{name}/{BEST}\ncurves  {output}/{name}/curves.png, {output}/{name}/tensorboard")
     return 0
 

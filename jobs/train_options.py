@@ -24,8 +24,6 @@ _WHAT, _HOW, _RUN = Group("What to train", sort_key=1), Group("How long", sort_k
 class TrainingFlags:
     """How a training goes, whatever it is of."""
 
-    pictures: Annotated[str | None, Parameter(group=_WHAT)] = None
-    "Folder or url that the paths in annotations begin at; None: that of the annotations."
     preset: Annotated[str, Parameter(group=_WHAT)] = "fast"
     "Recipe: fast, or paper."
     hours: Annotated[float | None, Parameter(group=_HOW)] = None
@@ -54,9 +52,6 @@ class TrainingFlags:
     "Folder for decoded pictures on each node (3 bytes a pixel); None: below the runs, on S3 the temporary folder."
     restarts: Annotated[int, Parameter(group=_RUN)] = 5
     "How often workers that died are started again."
-    ray_address: Annotated[str | None, Parameter(group=_RUN)] = None
-    "Cluster to join (else RAY_ADDRESS, else one that runs here); `local` always starts one."
-    storage: StorageFlags = StorageFlags()
 
     def __post_init__(self) -> None:
         for name in ("epoch_crops", "validation_crops", "batch", "workers", "cpus_per_worker"):
@@ -82,13 +77,15 @@ class TrainingFlags:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class TrainJob(TrainingFlags):
+class TrainJob:
     """All options of jobs/train.py."""
 
     data: Annotated[Texts, many(_WHAT)]
     "What to learn from: a folder with annotations.jsonl, WIDER's .txt or .mat, COCO .json, an output; may be repeated."
     validate: Annotated[Texts, many(_WHAT)]
     "The same, to choose the best epoch by; nothing is learned from them."
+    pictures: Annotated[str | None, Parameter(group=_WHAT)] = None
+    "Folder or url that the paths in annotations begin at; None: that of the annotations."
     output: Annotated[str, Parameter(group=_RUN)]
     "Folder or url of runs; on a cluster one that all nodes reach."
     name: Annotated[str | None, Parameter(group=_RUN)] = None
@@ -99,11 +96,14 @@ class TrainJob(TrainingFlags):
     "A bundled model, or path or url: a checkpoint of ours, or ImageNet weights for the trunk."
     templates: Annotated[Path | None, Parameter(group=_WHAT)] = None
     "JSON file of jobs/fit_templates.py; None: the published 25, of which `fast` has three replaced by smaller ones."
+    training: TrainingFlags = TrainingFlags()
+    ray_address: Annotated[str | None, Parameter(group=_RUN)] = None
+    "Cluster to join (else RAY_ADDRESS, else one that runs here); `local` always starts one."
+    storage: StorageFlags = StorageFlags()
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         refuse_lost("--output", self.output)
 
     def settings(self) -> TrainSettings:
         """As asked for. Raises: SettingsError."""
-        return self.settings_for(self.model, read_templates(self.templates) if self.templates else None)
+        return self.training.settings_for(self.model, read_templates(self.templates) if self.templates else None)

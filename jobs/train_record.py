@@ -19,9 +19,7 @@ RECORD, BEST = "run.json", "best.safetensors"
 OTHER_NAME = f"another --name (and --start-from its {BEST} to train it further)"
 
 
-def go_on(
-    run: TrainingRun, uri: str, storage: Storage, *, option: str = "--name", instead: str = OTHER_NAME
-) -> bool:
+def go_on(run: TrainingRun, uri: str, storage: Storage, *, option: str = "--name", instead: str = OTHER_NAME) -> bool:
     """Records a new run below its uri; of one that is there, says whether it is finished.
 
     option: that names the run, for messages; instead: what else to give for another run.
@@ -37,8 +35,8 @@ def go_on(
     if differ := [name for name in asked if recorded.get(name) != asked[name]]:
         name = differ[0]
         raise SettingsError(
-            f"{option}: {uri} was begun with {name} {recorded.get(name)}, now it is {asked[name]}: give what it had, or "
-            f"{instead}."
+            f"{option}: {uri} was begun with {name} {recorded.get(name)}, now it is {asked[name]}: give what it had, "
+            f"or {instead}."
         )
     return storage.stat(f"{uri}/{BEST}") is not None
 

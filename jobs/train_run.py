@@ -79,8 +79,8 @@ def _workers(flags: TrainingFlags, cluster: Cluster, batch: int) -> tuple[int, b
     workers = flags.workers or even[-1]
     if batch % workers:
         raise SettingsError(
-            f"--workers {workers}: a batch of {batch} crops is not shared evenly by them. Give a number that divides it, "
-            "or another --batch."
+            f"--workers {workers}: a batch of {batch} crops is not shared evenly by them. Give a number that divides "
+            "it, or another --batch."
         )
     if workers > room and not cluster.grows:
         raise ResourceError(

@@ -20,7 +20,6 @@ from detect_archive import app
 from options import _config_file
 from retrain import app as retrain_app
 from tests.integration.cluster_manifests import CLUSTER, OVERLAYS, of_kind, ray_job_specs
-from tests.integration.job_runs import ROOT
 from tests.integration.kube_schemas import refused
 
 pytestmark = pytest.mark.integration
@@ -89,10 +88,10 @@ def test_the_retraining_command_is_one_that_the_job_takes(overlay: str) -> None:
     assert (program, script) == ("python", "/home/ray/tinyface/jobs/retrain.py")
     _, bound, _ = retrain_app.parse_args(tokens, exit_on_error=False, print_error=False)
     (options,) = bound.arguments.values()
-    assert options.settings_for("hr-resnet50", None).batch % options.workers == 0
+    assert options.training.settings_for("hr-resnet50", None).batch % options.training.workers == 0
     (group,) = [group for group in spec["rayClusterSpec"]["workerGroupSpecs"] if group["groupName"] == "cpu"]
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-    assert options.workers * options.cpus_per_worker <= int(limits["cpu"]) * group["maxReplicas"]
+    assert options.training.workers * options.training.cpus_per_worker <= int(limits["cpu"]) * group["maxReplicas"]
 
 
 @pytest.mark.parametrize("overlay", sorted(set(OVERLAYS) - {"raycronjob"}))

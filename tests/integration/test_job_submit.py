@@ -124,13 +124,24 @@ def test_a_submitted_retraining_decides_on_s3(
     """
     client, registry = s3_server.client(), Registry(Storage(), f"s3://{bucket}/registry")
     assert run_job(registry_app, ["add", LIGHT, "--registry", registry.uri]) == 0
-    labelled(tmp_path / "new", range(4), {number: "2026-11-05" for number in range(4)})
+    labelled(tmp_path / "new", range(4), dict.fromkeys(range(4), "2026-11-05"))
     labelled(tmp_path / "frozen", range(8, 11))
     for file in (path for path in tmp_path.rglob("*") if path.is_file()):
         client.upload_file(str(file), bucket, str(file.relative_to(tmp_path)))
     client.put_object(Bucket=bucket, Key="labels.csv", Body=b"source,date\nnew,2026-11-05\n")
     options = ["--registry", registry.uri, "--data", f"s3://{bucket}/labels.csv", "--frozen", f"s3://{bucket}/frozen"]
-    options += ["--tick", "2026-11-10T03:00Z", "--crops", "8", "--batch", "4", "--validation-crops", "2", "--rate", "0.1"]
+    options += [
+        "--tick",
+        "2026-11-10T03:00Z",
+        "--crops",
+        "8",
+        "--batch",
+        "4",
+        "--validation-crops",
+        "2",
+        "--rate",
+        "0.1",
+    ]
     options += ["--workers", "1", "--least-pictures", "2", "--refit-pictures", "2", "--samples", "100"]
     run, job = submit(head, checkout, *options, script="retrain.py")
     assert run.returncode == 0, run.stdout + run.stderr

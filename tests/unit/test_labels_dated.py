@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_windows_side_by_side_share_no_row_and_lose_none(tmp_path: Path) -> None
     days = [f"2026-11-{day:02}T{hour:02}:00Z" for day in range(1, 9) for hour in (0, 12)]
     folder = pictures(tmp_path, *((when, when) for when in days))
     edges = [None, *(datetime(2026, 11, day, tzinfo=UTC) for day in (3, 4, 7, 20))]
-    parts = [read(folder, Window(since, until)) for since, until in zip(edges, edges[1:], strict=False) if until]
+    parts = [read(folder, Window(since, until)) for since, until in pairwise(edges) if until]
     assert [name for part in parts for name in names(part, folder)] == days
 
 
@@ -129,7 +130,11 @@ def test_pictures_may_lie_elsewhere(tmp_path: Path) -> None:
     [
         ("m.jsonl", '{"image": "a.jpg"}\n', r"m\.jsonl:1: a row needs a date .* none"),
         ("m.jsonl", '\n{"image": "a.jpg", "date": "soon"}\n', r"m\.jsonl:2: .* 'soon'"),
-        ("m.jsonl", '{"image": "a.jpg", "date": "2026-11-02"}\n', r"m\.jsonl:1: not an annotation \(KeyError: 'boxes'\)"),
+        (
+            "m.jsonl",
+            '{"image": "a.jpg", "date": "2026-11-02"}\n',
+            r"m\.jsonl:1: not an annotation \(KeyError: 'boxes'\)",
+        ),
         ("m.jsonl", '{"date": "2026-11-02"}\n', "needs a source"),
         ("m.jsonl", "[1]\n", r"m\.jsonl:1: not a JSON object"),
         ("m.jsonl", "{", r"m\.jsonl:1: not JSON"),

@@ -1,10 +1,9 @@
-"""A registry on disk: versions are whole or not there, current.json is one write, rolling back is an entry of its own."""
+"""A registry on disk: versions are whole or not there, current.json is one write, a rollback is an entry of its own."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -191,14 +190,14 @@ def test_what_is_no_registry_is_named(registry: Registry, tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def with_model(registry: Registry, tmp_path: Path) -> Iterator[tuple[Registry, str]]:
-    """(registry, its one version, a checkpoint that can be loaded)."""
+def with_model(registry: Registry, tmp_path: Path) -> tuple[Registry, str]:
+    """A registry, and its one version, which can be loaded."""
     save_checkpoint(tmp_path / "toy.safetensors", *calibrated("mobilenet_v2"))
     digest = file_hash(tmp_path / "toy.safetensors")
     name = version_name("20261129T0300Z", digest)
     registry.write_version(name, {MODEL: (tmp_path / "toy.safetensors").read_bytes()}, {"model_hash": digest})
     registry.promote(name, action="added", by="a test")
-    yield registry, name
+    return registry, name
 
 
 def test_a_model_is_located_by_its_version_or_as_the_current_one(

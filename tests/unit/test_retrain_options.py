@@ -10,8 +10,9 @@ import pytest
 from retrain_look import is_held_out
 from retrain_options import RetrainJob
 from tinyface_core.errors import SettingsError
+from train_options import TrainingFlags
 
-GIVEN: dict[str, Any] = {"data": ("d",), "frozen": ("f",), "registry": "r", "crops": 8}
+GIVEN: dict[str, Any] = {"data": ("d",), "frozen": ("f",), "registry": "r", "training": TrainingFlags(crops=8)}
 
 
 def test_a_tick_is_to_the_minute_and_now_without_one() -> None:
@@ -29,15 +30,14 @@ def test_a_tick_is_to_the_minute_and_now_without_one() -> None:
         ({"since": "2026-13-01"}, "--since 2026-13-01"),
         ({"since": "2025-02-01", "until": "2025-02-01"}, "nothing lies between"),
         ({"since": "2025-02-01", "tick": "2025-01-01"}, "nothing lies between"),
-        ({"crops": None}, "--hours, --crops or --epochs"),
-        ({"crops": -1}, "above 0"),
+        ({"training": TrainingFlags()}, "--hours, --crops or --epochs"),
+        ({"training": TrainingFlags(crops=-1)}, "above 0"),
         ({"hold_out": 0.9}, "--hold-out 0.9"),
         ({"margin": -0.1}, "--margin -0.1"),
         ({"tolerance": 2.0}, "--tolerance 2.0"),
         ({"least_pictures": 1}, "--least-pictures 1"),
         ({"samples": 5}, "--samples 5"),
         ({"actors": "none"}, "--actors none"),
-        ({"rate": 0.0}, "--rate 0"),
         ({"registry": " "}, "--registry: which"),
     ],
 )

@@ -9,14 +9,14 @@ import pytest
 from ray_start import Cluster
 from tinyface_core.errors import ResourceError, SettingsError
 from tinyface_core.train.presets import preset
-from train_options import TrainJob
+from train_options import TrainingFlags, TrainJob
 from train_run import _workers
 
 PLACES: dict[str, Any] = {"data": ("d",), "validate": ("v",), "output": "runs"}
 
 
 def test_the_rate_is_a_factor_on_all_learning_rates_and_on_nothing_else() -> None:
-    plain, half = (TrainJob(**PLACES, rate=rate).settings() for rate in (1.0, 0.5))
+    plain, half = (TrainJob(**PLACES, training=TrainingFlags(rate=rate)).settings() for rate in (1.0, 0.5))
     assert plain == preset("fast")
     assert half.optimiser.head_rate == plain.optimiser.head_rate / 2
     assert half.optimiser.trunk_rate == plain.optimiser.trunk_rate / 2
@@ -27,7 +27,7 @@ def test_the_rate_is_a_factor_on_all_learning_rates_and_on_nothing_else() -> Non
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_rate_that_is_none_is_refused(rate: float) -> None:
     with pytest.raises(SettingsError, match="--rate"):
-        TrainJob(**PLACES, rate=rate)
+        TrainingFlags(rate=rate)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_rate_that_is_none_is_refused(rate: float) -> None:
 def test_workers_fill_the_cluster_and_share_a_batch_evenly(
     cpus: int, gpus: int, asked: dict[str, Any], expected: tuple[int, bool]
 ) -> None:
-    assert _workers(TrainJob(**PLACES, **asked), Cluster(cpus, gpus, grows=True), 16) == expected
+    assert _workers(TrainingFlags(**asked), Cluster(cpus, gpus, grows=True), 16) == expected
 
 
 def test_workers_that_cannot_share_a_batch_or_find_no_room_are_refused() -> None:
@@ -54,4 +54,4 @@ def test_workers_that_cannot_share_a_batch_or_find_no_room_are_refused() -> None
         ({"workers": 1, "gpu": True}, ResourceError, "and a GPU do not fit"),
     ):
         with pytest.raises(kind, match=why):
-            _workers(TrainJob(**PLACES, **asked), Cluster(2, 0, grows=False), 16)
+            _workers(TrainingFlags(**asked), Cluster(2, 0, grows=False), 16)

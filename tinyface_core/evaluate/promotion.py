@@ -83,12 +83,12 @@ def judge(found: Sequence[Difference], rule: Rule) -> Verdict:
     whole, *bands = found
     enough, sure = whole.difference >= rule.margin, whole.low > 0
     worse = [band for band in bands if band.difference < -rule.tolerance]
+    heights = ", ".join(f"{band.group} {band.difference:+.4f}" for band in worse) or "nowhere"
+    reached, above = "reaches" if enough else "does not reach", "above 0" if sure else "not above 0"
     reasons = (
-        f"all valid faces: {whole.difference:+.4f}, {'reaches' if enough else 'does not reach'} the margin of "
-        f"{rule.margin:g}",
-        f"95 % interval {whole.low:+.4f} to {whole.high:+.4f}: {'above 0' if sure else 'not above 0'}",
-        "by height worse beyond the tolerance of "
-        f"{rule.tolerance:g}: {', '.join(f'{band.group} {band.difference:+.4f}' for band in worse) or 'nowhere'}",
+        f"all valid faces: {whole.difference:+.4f}, {reached} the margin of {rule.margin:g}",
+        f"95 % interval {whole.low:+.4f} to {whole.high:+.4f}: {above}",
+        f"by height worse beyond the tolerance of {rule.tolerance:g}: {heights}",
     )
     return Verdict(enough and sure and not worse, reasons)
 

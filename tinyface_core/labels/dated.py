@@ -57,7 +57,7 @@ class Dated:
 
 
 def instant(value: str | date | datetime) -> datetime:
-    """A point in time, in UTC, of ISO 8601 text, or as Parquet has it; without a zone it is UTC, without a time midnight.
+    """A point in time of ISO 8601 text, or as Parquet has it, in UTC; without a zone it is that, without a time midnight.
 
     Raises: ValueError.
     """
@@ -139,9 +139,7 @@ def _date_of(row: dict[str, Any], where: str) -> datetime:
         ) from error
 
 
-def _lines_of(
-    row: dict[str, Any], where: str, folder: str, pictures: str | None, storage: Storage
-) -> Iterator[Line]:
+def _lines_of(row: dict[str, Any], where: str, folder: str, pictures: str | None, storage: Storage) -> Iterator[Line]:
     """The labelled pictures of one row."""
     if "image" in row:
         base = folder if pictures is None else storage.canonical(pictures).rstrip("/")

@@ -70,8 +70,8 @@ def refuse_unusable(path: Path, named: str) -> None:
     network, _ = load_checkpoint(path)
     if is_untrained(network):
         raise CheckpointError(
-            f"{named}: its heads are zero, it would find nothing: it has ImageNet weights and was not trained for faces. "
-            "Train it: jobs/train.py --start-from."
+            f"{named}: its heads are zero, it would find nothing: it has ImageNet weights and was not trained for "
+            "faces. Train it: jobs/train.py --start-from."
         )
 
 

@@ -71,7 +71,11 @@ def _registered(model: str, registry: str | None, storage: Storage) -> ModelAddr
     try:
         version = Registry(storage, registry).find(model.removeprefix(IN_REGISTRY))
         on_disk = version.uri.startswith("file://")
-        path = Path(version.uri.removeprefix("file://")) if on_disk else _download(version.uri, storage, version.model_hash)
+        path = (
+            Path(version.uri.removeprefix("file://"))
+            if on_disk
+            else _download(version.uri, storage, version.model_hash)
+        )
     except (ObjectError, StorageError, OutputError) as error:
         raise CheckpointError(f"--model {model}: cannot be read: {error}") from error
     except CheckpointError as error:
