@@ -57,7 +57,7 @@ class Dated:
 
 
 def instant(value: str | date | datetime) -> datetime:
-    """A point in time of ISO 8601 text, or as Parquet has it, in UTC; without a zone it is that, without a time midnight.
+    """A point in time, in UTC: of ISO 8601 text, or as Parquet has it. Without a zone it is UTC, without a time 0:00.
 
     Raises: ValueError.
     """
