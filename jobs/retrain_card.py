@@ -54,10 +54,10 @@ def _judged(metrics: Mapping[str, Any]) -> str:
     """What the table below it rests on."""
     frozen, samples = metrics["frozen"], metrics["bootstrap"]["samples"]
     return (
-        f"On {frozen['pictures']:,} frozen pictures with {frozen['faces']:,} valid faces, from which this command learned "
-        f"nothing; average precision at the same settings ({_listed(metrics['detected_with'])}); the interval of the "
-        f"difference is that of {samples:,} bootstrap samples over pictures, the same for both. The same pictures chose "
-        "the default score and the advice in the file."
+        f"On {frozen['pictures']:,} frozen pictures with {frozen['faces']:,} valid faces, of which this command "
+        f"learned none; average precision at the same settings ({_listed(metrics['detected_with'])}). The interval is that of "
+        f"the difference in {samples:,} bootstrap samples over pictures, the same for both models. The same pictures "
+        "chose the default score and the advice in the file."
     )
 
 
@@ -80,7 +80,10 @@ def show_plan(sought: Sought) -> None:
         ("current", f"{sought.base.name}, a {sought.run.settings.spec.name}"),
         ("window", str(sought.window)),
         ("new", f"{sought.pictures:,} pictures, {len(sought.held_out):,} of them held out"),
-        ("training", f"{long}, preset {job.training.preset}, from {sought.run.start_from}" if enough else _too_few(sought)),
+        (
+            "training",
+            f"{long}, preset {job.training.preset}, from {sought.run.start_from}" if enough else _too_few(sought),
+        ),
         (
             "frozen",
             f"{len(truth.names):,} pictures with {int(truth.valid_F.sum()):,} valid faces, twice through detection",

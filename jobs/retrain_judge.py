@@ -69,8 +69,8 @@ def candidate_of(sought: Sought, storage: Storage, session: RaySession) -> Model
         fitted = _refitted(sought, student, session)
         network, spec = load_checkpoint(fetch(student, sought.storage))
         if fitted.ellipses is not None:
-            regressor = torch.from_numpy(fitted.ellipses.weight_5C), torch.from_numpy(fitted.ellipses.bias_5)
-            network.regress(*regressor)
+            # Copies: what comes out of Ray's object store is read-only.
+            network.regress(torch.tensor(fitted.ellipses.weight_5C), torch.tensor(fitted.ellipses.bias_5))
         provenance = {**spec.provenance, "refitted": fitted.told}
         spec = replace(spec, ellipses=fitted.ellipses is not None, ranges=fitted.ranges, provenance=provenance)
         with tempfile.TemporaryDirectory() as folder:

@@ -168,7 +168,7 @@ def _frozen(sources: Texts, pictures: str | None, storage: Storage) -> tuple[tup
         missing = next(uri for uri in lines if uri not in there)
         raise InputError(
             f"--frozen: {len(lines) - len(found)} of {counted(len(lines), 'picture')} are not there, as {missing}. "
-            "Both models are judged by the same pictures at every tick: put them back, or take them out of the annotations."
+            "Both models are judged by the same ones at every tick: put them back, or take them out of the annotations."
         )
     truth = joined({uri: (line.boxes_K4, line.attributes_K6) for uri, line in lines.items()})
     if not truth.valid_F.any():

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
+from cyclopts import App
 from PIL import Image
 
+from options import run_job
+from registry import app as registry_app
+from retrain import app as retrain_app
 from tests.integration.job_runs import Ended, Job, Tables, everything_in
 from tests.integration.labelled import LIGHT, labelled, weakened
 from tests.integration.ray_head import RayHead
@@ -21,9 +28,9 @@ from tinyface_core.storage import Storage
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
-TICK, NEXT = "2026-11-10T03:00Z", "2026-11-12T03:00Z"
-NAME = "20261110T0300Z"
-NEW, FROZEN = range(8), range(8, 12)
+TICK, NAME = "2026-11-10T03:00Z", "20261110T0300Z"
+NEW, FROZEN = (0, 1, 2, 3, 5, 6, 7, 13), (8, 9, 10, 11)  # each shows faces
+BETTER = ("--start-from", LIGHT)
 SMALL = (
     *("--crops", "24", "--epoch-crops", "8", "--batch", "4", "--validation-crops", "4", "--rate", "0.1"),
     *("--workers", "1", "--least-pictures", "4", "--refit-pictures", "4", "--samples", "200"),
@@ -42,55 +49,67 @@ class Place:
     def registry(self) -> Registry:
         return Registry(Storage(), str(self.folder / "registry"))
 
-    def retrain(self, *options: str, tick: str = TICK, environment: dict[str, str] | None = None) -> Job:
-        fixed = ("--registry", "registry", "--data", "new", "--frozen", "frozen", "--tick", tick, *SMALL, *RULE)
-        variables = environment or self.environment
-        return Job(self.folder / "log", variables, *fixed, *options, cwd=self.folder, script="retrain.py")
+    def options(self, *more: str, tick: str = TICK, **places: str) -> list[str]:
+        """places: other folders for registry, data, frozen."""
+        given = {"registry": "registry", "data": "new", "frozen": "frozen"} | places
+        fixed = [text for option, name in given.items() for text in (f"--{option}", str(self.folder / name))]
+        return [*fixed, "--tick", tick, *SMALL, *RULE, *more]
 
-    def manage(self, *options: str) -> Ended:
-        given = (*options, "--registry", "registry")
-        return Job(self.folder / "log", self.environment, *given, cwd=self.folder, script="registry.py").wait()
+    def retrain(self) -> Job:
+        """The first tick in a process of its own."""
+        return Job(self.folder / "log", self.environment, *self.options(*BETTER), script="retrain.py")
 
-    def nowhere(self) -> dict[str, str]:
-        """An environment whose Ray does not answer."""
-        return self.environment | {"RAY_ADDRESS": "127.0.0.1:1"}
+    def here(self, app: App, *tokens: str) -> tuple[int, str, str]:
+        """(exit code, what it printed, what it refused) in this process, with a Ray that does not answer."""
+        out, err = io.StringIO(), io.StringIO()
+        nowhere = mock.patch.dict(os.environ, {"RAY_ADDRESS": "127.0.0.1:1", "COLUMNS": "200"})
+        with redirect_stdout(out), redirect_stderr(err), nowhere:
+            code = run_job(app, list(tokens))
+        return code, out.getvalue(), err.getvalue()
 
-    def json_of(self, name: str) -> Any:
-        return json.loads((self.folder / "registry" / name).read_text())
+    def manage(self, *tokens: str) -> None:
+        code, _, err = self.here(registry_app, *tokens, "--registry", str(self.folder / "registry"))
+        assert code == 0, err
 
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> Place:
     """A registry whose current model is a weak one; labels of eight days, four frozen pictures."""
     folder = tmp_path_factory.mktemp("retrain")
-    labelled(folder / "new", NEW, {number: f"2026-11-0{1 + number}" for number in NEW})
+    labelled(folder / "new", NEW, {number: f"2026-11-0{1 + place}" for place, number in enumerate(NEW)})
     labelled(folder / "frozen", FROZEN)
     place = Place(folder, ray_head.environment)
-    place.manage("add", str(weakened(folder / "weak.safetensors"))).expect(0)
+    place.manage("add", str(weakened(folder / "weak.safetensors")))
     return place
 
 
 @pytest.fixture(scope="module")
 def decided(begun: Place) -> Place:
-    """The first tick: a dry run, then one that is killed after a checkpoint while a second one is refused, then on."""
-    place, better = begun, ("--start-from", LIGHT)
-    before = everything_in(place.folder / "registry")
-    dry = place.retrain(*better, "--dry-run", environment=place.nowhere()).wait().expect(0)
-    assert "from the first row up to 2026-11-10T03:00Z" in dry.out
-    assert "8 pictures, " in dry.out
-    assert "24 crops" in dry.out
-    assert everything_in(place.folder / "registry") == before
-    killed = place.retrain(*better)
-    claims, run = place.folder / "registry" / "runs" / "_run" / "claims", place.folder / "registry" / "runs" / NAME
+    """The first tick: killed after a checkpoint, while a second driver is refused; then the same command again."""
+    place, work = begun, begun.folder / "registry" / "runs"
+    killed = place.retrain()
+    claims = work / "_run" / "claims"
     killed.wait_until(lambda: any('"holds": true' in path.read_text() for path in claims.glob("*[!p]")), "a claim")
-    refused = place.retrain(*better).wait().expect(1)
-    assert "another driver is at work on it" in refused.err
-    killed.wait_until(lambda: any(run.glob("training/checkpoint_*/epochs.json")), "a checkpoint")
+    code, _, err = place.here(retrain_app, *place.options(*BETTER))
+    assert (code, "another driver is at work on it" in err) == (1, True), err
+    killed.wait_until(lambda: any((work / NAME).glob("training/checkpoint_*/epochs.json")), "a checkpoint")
     assert killed.kill().code != 0
     assert place.registry.decision(NAME) is None
-    ended = place.retrain(*better).wait().expect(0)
+    ended = place.retrain().wait().expect(0)
     assert "promoted" in ended.out, ended.out
     return place
+
+
+def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(begun: Place) -> None:
+    before = everything_in(begun.folder / "registry")
+    more = (*BETTER, "--since", "2026-11-02", "--dry-run")
+    code, out, err = begun.here(retrain_app, *begun.options(*more, tick="2026-11-09T03:00Z"))
+    assert code == 0, err
+    assert "from 2026-11-02T00:00Z up to 2026-11-09T03:00Z" in out
+    assert "7 pictures, " in out
+    assert "24 crops" in out
+    assert f"{LIGHT}.safetensors" in out
+    assert everything_in(begun.folder / "registry") == before
 
 
 def test_the_better_model_is_a_whole_version_and_current(decided: Place) -> None:
@@ -138,18 +157,23 @@ def test_the_version_has_what_detection_needs(decided: Place) -> None:
 
 def test_a_tick_that_is_decided_stays_so_and_needs_no_ray(decided: Place) -> None:
     before = everything_in(decided.folder / "registry")
-    again = decided.retrain("--start-from", LIGHT, environment=decided.nowhere()).wait().expect(0)
-    assert "promoted" in again.out
+    code, out, err = decided.here(retrain_app, *decided.options(*BETTER))
+    assert (code, "promoted" in out) == (0, True), err
     assert everything_in(decided.folder / "registry") == before
 
 
-def test_the_next_tick_begins_where_the_data_of_the_current_version_ended(decided: Place) -> None:
+def test_the_next_tick_begins_where_the_data_of_the_current_version_ended(
+    decided: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     """Nothing new there: no training, the model stays, and the tick is decided."""
+    caplog.set_level("INFO")
     current = decided.registry.find("current").name
-    ended = decided.retrain(tick=NEXT, environment=decided.nowhere()).wait().expect(0)
-    assert "too few new pictures" in ended.out
-    assert "0 rows from 2026-11-10T03:00Z up to 2026-11-12T03:00Z, 8 before and 0 after" in ended.err
-    assert decided.json_of("ticks/20261112T0300Z.json")["promoted"] is False
+    code, out, err = decided.here(retrain_app, *decided.options(tick="2026-11-12T03:00Z"))
+    assert (code, "too few new pictures" in out) == (0, True), err
+    assert "0 rows from 2026-11-10T03:00Z up to 2026-11-12T03:00Z, 8 before and 0 after" in caplog.text
+    decision = decided.registry.decision("20261112T0300Z")
+    assert decision is not None
+    assert decision["promoted"] is False
     assert decided.registry.find("current").name == current
 
 
@@ -170,50 +194,41 @@ def test_detection_takes_the_current_version_and_keeps_it_when_another_becomes_c
     detect("--model", "registry:current", *where).expect(0)
     settings = Tables(tmp_path / "out").run_facts["settings"]
     assert (settings["model"], settings["model_hash"]) == (f"registry:{version.name}", version.model_hash)
-    decided.manage("rollback").expect(0)
+    decided.manage("rollback")
     assert decided.registry.find("current").name != version.name
     (tmp_path / "in" / "new.jpg").write_bytes((decided.folder / "new" / "images" / "0.jpg").read_bytes())
-    detect("--model", "registry:current", *where).expect(0)
-    detect().expect(0)
+    detect("--model", "registry:current").expect(0)
     assert Tables(tmp_path / "out").validated().run_facts["settings"] == settings
     assert Tables(tmp_path / "out").run_facts["output"]["pictures"] == 3
     refused = detect("--model", f"registry:{decided.registry.find('current').name}", *where).expect(2)
     assert "was made with model" in refused.err
-    decided.manage("promote", version.name).expect(0)
+    decided.manage("promote", version.name)
     assert decided.registry.find("current").name == version.name
 
 
 @pytest.mark.parametrize(
-    ("options", "why"),
+    ("places", "more", "why"),
     [
-        (("--registry", "empty"), "no model is current"),
-        (("--data", "nothing"), "no manifest"),
-        (("--frozen", "new"), "is one of --frozen's pictures"),
-        (("--frozen", "copy"), "or a copy of one"),
-        (("--frozen", "lost"), "1 of 4 pictures are not there"),
-        (("--start-from", "hr-resnet50"), "is another network"),
-        (("--since", "2026-11-12"), "nothing lies between"),
-        (("--preset", "slow"), "known are fast, paper"),
-        (("--least", "3"), "Unknown option"),
+        ({"registry": "empty"}, (), "no model is current"),
+        ({"data": "nothing"}, (), "no manifest"),
+        ({"frozen": "new"}, (), "is one of --frozen's pictures"),
+        ({"frozen": "copy"}, (), "or a copy of one"),
+        ({"frozen": "lost"}, (), "1 of 4 pictures are not there"),
+        ({}, ("--start-from", "hr-resnet50"), "is another network"),
+        ({}, ("--preset", "slow"), "known are fast, paper"),
+        ({}, ("--least", "3"), "Unknown option"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_written(
-    begun: Place, decided: Place, options: tuple[str, str], why: str
+    begun: Place, places: dict[str, str], more: tuple[str, ...], why: str
 ) -> None:
     """At a tick that is not decided, with a Ray that does not answer."""
-    labelled(begun.folder / "copy", [*FROZEN, 0])
+    labelled(begun.folder / "copy", [*FROZEN, NEW[0]])
     lost = labelled(begun.folder / "lost", FROZEN)
     (lost / "images" / f"{FROZEN[0]}.jpg").unlink()
     before = everything_in(begun.folder / "registry")
-    given = ["--registry", "registry", "--data", "new", "--frozen", "frozen", "--since", "2026-11-01", *SMALL]
-    option, value = options
-    if option in given:
-        given[given.index(option) + 1] = value
-    else:
-        given += options
-    fixed = (*given, "--tick", "2026-11-11T03:00Z")
-    run = Job(begun.folder / "log", begun.nowhere(), *fixed, cwd=begun.folder, script="retrain.py").wait().expect(2)
-    assert why in run.err
-    assert "Traceback" not in run.err
+    tokens = begun.options("--since", "2026-11-01", *more, tick="2026-11-11T03:00Z", **places)
+    code, _, err = begun.here(retrain_app, *tokens)
+    assert (code, why in err) == (2, True), err
     assert everything_in(begun.folder / "registry") == before
     assert not (begun.folder / "empty").exists()
