@@ -96,7 +96,7 @@ def seek(job: RetrainJob, tick: datetime, storage: Storage) -> Sought:
     teacher = locate(f"{IN_REGISTRY}{base.name}", storage, registry.uri)
     spec = read_spec(fetch(teacher, storage))
     manifests = {each: read_dated(each, window, job.pictures, storage) for each in job.data}
-    frozen_pictures, frozen = _frozen(job.frozen, job.pictures, storage)
+    frozen_pictures, frozen = _frozen(job.frozen, job.frozen_pictures, storage)
     learned, held_out = _new_pictures(job, manifests, window, storage)
     _refuse_shared(learned + held_out, frozen_pictures, storage)
     if not job.dry_run:

@@ -39,7 +39,9 @@ class RetrainJob:
     frozen: Annotated[Texts, many(_JUDGE)]
     "Labelled pictures that judge both models, never learned from, in any form of jobs/train.py; may be repeated."
     pictures: Annotated[str | None, Parameter(group=_WHAT)] = None
-    "Folder or url that the paths in annotations begin at; None: that of the annotations."
+    "Folder or url that the paths of --data's pictures begin at; None: that of the manifest, or of each source."
+    frozen_pictures: Annotated[str | None, Parameter(group=_JUDGE)] = None
+    "The same for --frozen; None: that of the annotations."
     registry: Annotated[str | None, Parameter(group=_RUN)] = None
     "Folder or url of the versions; None: TINYFACE_REGISTRY. jobs/registry.py lists and changes it."
     tick: Annotated[str | None, Parameter(group=_RUN)] = None
