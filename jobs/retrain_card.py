@@ -53,11 +53,12 @@ def _origin(spec: ModelSpec, lineage: Mapping[str, Any]) -> list[tuple[str, str]
 def _judged(metrics: Mapping[str, Any]) -> str:
     """What the table below it rests on."""
     frozen, samples = metrics["frozen"], metrics["bootstrap"]["samples"]
+    settings = _listed(metrics["detected_with"])
     return (
-        f"On {frozen['pictures']:,} frozen pictures with {frozen['faces']:,} valid faces, of which this command "
-        f"learned none; average precision at the same settings ({_listed(metrics['detected_with'])}). The interval is that of "
-        f"the difference in {samples:,} bootstrap samples over pictures, the same for both models. The same pictures "
-        "chose the default score and the advice in the file."
+        f"On {frozen['pictures']:,} frozen pictures with {frozen['faces']:,} valid faces, of which this command learned "
+        f"none; average precision at the same settings ({settings}). The interval is that of the difference in "
+        f"{samples:,} bootstrap samples over pictures, the same for both models. The same pictures chose the default "
+        "score and the advice in the file."
     )
 
 
