@@ -55,7 +55,7 @@ def _judged(metrics: Mapping[str, Any]) -> str:
     frozen, samples = metrics["frozen"], metrics["bootstrap"]["samples"]
     settings = _listed(metrics["detected_with"])
     return (
-        f"On {frozen['pictures']:,} frozen pictures with {frozen['faces']:,} valid faces, of which this command learned "
+        f"On {frozen['pictures']:,} frozen pictures with {frozen['faces']:,} valid faces; this command learned of "
         f"none; average precision at the same settings ({settings}). The interval is that of the difference in "
         f"{samples:,} bootstrap samples over pictures, the same for both models. The same pictures chose the default "
         "score and the advice in the file."

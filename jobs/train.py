@@ -32,7 +32,7 @@ app = job_app("train.py", __doc__ or "")
 def main(job: TrainJob) -> int:
     """Checks the data, trains, and leaves best.safetensors, curves.png and TensorBoard's events beside the run."""
     settings, storage = job.settings(), Storage(job.storage.options())
-    output, name = storage.canonical(job.output).rstrip("/"), job.name or f"{job.model}-{job.preset}"
+    output, name = storage.canonical(job.output).rstrip("/"), job.name or f"{job.model}-{job.training.preset}"
     with before_first_write():
         pictures = _annotated("--data", job.data, job.pictures, storage)
         held_out = _annotated("--validate", job.validate, job.pictures, storage)

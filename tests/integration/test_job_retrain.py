@@ -15,6 +15,7 @@ import pytest
 from cyclopts import App
 from PIL import Image
 
+from detect_archive import app as detect_app
 from options import run_job
 from registry import app as registry_app
 from retrain import app as retrain_app
@@ -200,8 +201,10 @@ def test_detection_takes_the_current_version_and_keeps_it_when_another_becomes_c
     detect("--model", "registry:current").expect(0)
     assert Tables(tmp_path / "out").validated().run_facts["settings"] == settings
     assert Tables(tmp_path / "out").run_facts["output"]["pictures"] == 3
-    refused = detect("--model", f"registry:{decided.registry.find('current').name}", *where).expect(2)
-    assert "was made with model" in refused.err
+    other = ("--model", f"registry:{decided.registry.find('current').name}", *where)
+    paths = ("--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"))
+    code, _, err = decided.here(detect_app, *paths, *other)
+    assert (code, "was made with model" in err) == (2, True), err
     decided.manage("promote", version.name)
     assert decided.registry.find("current").name == version.name
 
