@@ -40,7 +40,12 @@ app = job_app("detect_archive.py", __doc__ or "")
 
 @app.default
 def main(job: DetectArchive) -> int:
-    """List, plan, work, commit, settle."""
+    """Finds the faces, and says so."""
+    return detect(job)
+
+
+def detect(job: DetectArchive, ray_session: RaySession | None = None) -> int:
+    """List, plan, work, commit, settle. ray_session: that of a job of which this run is a part."""
     started, start_up, skipped = datetime.now(UTC), StartUp(), Counter[str]()
     storage, candidates = Storage(job.storage.options()), CandidateFilter(job.all_files, job.include, job.exclude)
     with before_first_write():
@@ -60,14 +65,14 @@ def main(job: DetectArchive) -> int:
             show_dry_run(listed, skipped)
             return 0
 
-        asked = asked_for(job, storage)
+        asked = asked_for(job, storage, recorded=bool(recorded))
         reading = Reading(storage, candidates, tuple(carried_fields(job.input, storage, carry)))
         images_schema(reading.carried)  # refuses a carried column that has the name of ours
         sources = chain([next(listed)], listed)  # an empty input is told here, before anything starts
         start_up.passed("listing")
 
     with ExitStack() as stack:
-        ray_session = RaySession(job.ray_address, stack, start_up.passed)
+        ray_session = ray_session or RaySession(job.ray_address, stack, start_up.passed)
         if recorded:
             decided = decide_as_recorded(job.model, asked, output, storage)
         else:

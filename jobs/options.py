@@ -28,6 +28,7 @@ from signals import INTERRUPTED, TERMINATED, TOLD, Terminated, ending_on_signals
 from tinyface_core import __version__
 from tinyface_core.errors import InputError, OutputError, SettingsError, StorageError, TinyfaceError
 from tinyface_core.logs import Form, Logs, current, hide_by, new_run_id
+from tinyface_core.model.locate import REGISTRY_VARIABLE
 from tinyface_core.storage import ObjectError, StorageOptions
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,15 @@ def refuse_lost(option: str, path: str) -> None:
             f"{option} {path}: under `ray job submit` a relative path lies in Ray's cache of the working folder and "
             "would be lost. Give an absolute path or a url."
         )
+
+
+def registry_of(given: str | None) -> str:
+    """The registry that --registry names, else that of the environment. Raises SettingsError."""
+    registry = given if given is not None else os.environ.get(REGISTRY_VARIABLE)
+    if registry is None or not registry.strip():
+        raise SettingsError(f"--registry: which? Give a folder or url, or set {REGISTRY_VARIABLE}.")
+    refuse_lost("--registry", registry)
+    return registry
 
 
 def refuse_unwritable(option: str, file: Path | None) -> None:

@@ -21,6 +21,7 @@ RANKS = {
     "storage": 2,
     "archive": 3,
     "picture": 3,
+    "registry": 3,
     "geometry": 3,
     "boxes": 4,
     "templates": 5,
@@ -44,10 +45,11 @@ ONLY = {
     "storage": {"errors", "stores"},
     "archive": {"errors", "storage"},
     "picture": {"errors", "storage"},
+    "registry": {"errors", "storage"},
     "geometry": {"errors"},
 }
 # What a decoding child process imports must be light.
-NO_TORCH = {"errors", "stores", "storage", "archive", "picture", "tables", "redact"}
+NO_TORCH = {"errors", "stores", "storage", "archive", "picture", "registry", "tables", "redact"}
 
 DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",
