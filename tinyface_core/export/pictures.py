@@ -16,8 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tinyface_core.errors import SettingsError, StorageError
-from tinyface_core.storage import ObjectMissing, Storage
-from tinyface_core.tables.unit_files import detections_file, images_files, in_threads, read_table
+from tinyface_core.storage import Storage
+from tinyface_core.tables.unit_files import images_files, in_threads, read_unit_tables
 
 _IMAGE_COLUMNS = ["image_id", "uri", "member", "format", "width", "height", "exif_orientation", "status"]
 _IMAGE_COLUMNS += ["error_class", "num_faces", "commit"]
@@ -108,7 +108,11 @@ def pictures_of(storage: Storage, output_uri: str, wanted: Wanted, tally: Tally)
         StorageError: a table cannot be read, or the two of a unit do not fit; ObjectError.
     """
     folder = storage.canonical(output_uri).rstrip("/")
-    for tables in in_threads(lambda uri: unit_of(storage, folder, uri), sorted(images_files(storage, folder))):
+
+    def unit_of(images_uri: str) -> tuple[pa.Table, pa.Table, str] | None:
+        return read_unit_tables(storage, folder, images_uri, _IMAGE_COLUMNS, _FACE_COLUMNS)
+
+    for tables in in_threads(unit_of, sorted(images_files(storage, folder))):
         if tables is None:
             tally.torn_units += 1
             continue
@@ -117,29 +121,6 @@ def pictures_of(storage: Storage, output_uri: str, wanted: Wanted, tally: Tally)
                 tally.errors[picture.error_class] += 1
             tally.unwanted += unwanted
             yield picture
-
-
-def unit_of(
-    storage: Storage, folder: str, images_uri: str, *, whole: bool = False
-) -> tuple[pa.Table, pa.Table, str] | None:
-    """images and detections of a unit, and the uri of the latter; None where they are not whole.
-
-    A unit that is committed anew between the two reads has another commit then: it is read once more.
-
-    Args:
-        whole: with all columns, not only those of `Picture`.
-    """
-    for _ in range(2):
-        try:
-            images = read_table(storage, images_uri, None if whole else _IMAGE_COLUMNS)
-            commit = images["commit"][0].as_py() if images.num_rows else ""
-            faces_uri = detections_file(folder, images_uri, commit)
-            if not images.num_rows:
-                return images, images.slice(0, 0), faces_uri
-            return images, read_table(storage, faces_uri, None if whole else _FACE_COLUMNS), faces_uri
-        except ObjectMissing:
-            continue
-    return None
 
 
 def _pictures(images: pa.Table, faces: pa.Table, faces_uri: str, wanted: Wanted) -> Iterator[tuple[Picture, int]]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tinyface_core.errors import StorageError
-from tinyface_core.storage import Storage
+from tinyface_core.storage import ObjectInfo, ObjectMissing, Storage
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,7 +25,12 @@ _THREADS = 8
 
 def images_files(storage: Storage, folder: str) -> Iterator[str]:
     """Uris, streamed, in the order of the store. folder: the output's canonical uri without a last slash."""
-    return (info.uri for info in storage.list(f"{folder}/images/") if info.uri.endswith(".parquet"))
+    return (info.uri for info in images_objects(storage, folder))
+
+
+def images_objects(storage: Storage, folder: str) -> Iterator[ObjectInfo]:
+    """As `images_files`, with what the store tells of each: when it was written."""
+    return (info for info in storage.list(f"{folder}/images/") if info.uri.endswith(".parquet"))
 
 
 def detections_file(folder: str, images_uri: str, commit: str) -> str:
@@ -47,6 +52,35 @@ def read_table(storage: Storage, uri: str, columns: list[str] | None = None) -> 
         raise StorageError(
             f"{uri}: not a table of tinyface ({error}). Run the same job again: it redoes what is damaged."
         ) from error
+
+
+def read_unit_tables(
+    storage: Storage,
+    folder: str,
+    images_uri: str,
+    image_columns: list[str] | None = None,
+    face_columns: list[str] | None = None,
+) -> tuple[pa.Table, pa.Table, str] | None:
+    """images and detections of a unit, and the uri of the latter; None where they are not whole.
+
+    A unit that is committed anew between the two reads has another commit then: it is read once more.
+
+    Args:
+        image_columns: with `commit` among them; None: all, as for face_columns.
+    Raises:
+        StorageError: not Parquet with these columns, or the store's.
+    """
+    for _ in range(2):
+        try:
+            images = read_table(storage, images_uri, image_columns)
+            commit = images["commit"][0].as_py() if images.num_rows else ""
+            faces_uri = detections_file(folder, images_uri, commit)
+            if not images.num_rows:
+                return images, images.slice(0, 0), faces_uri
+            return images, read_table(storage, faces_uri, face_columns), faces_uri
+        except ObjectMissing:
+            continue
+    return None
 
 
 def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
