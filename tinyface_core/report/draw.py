@@ -77,7 +77,7 @@ def draw_boxes(
     colours_K3 = colours_of(scores_K)
     first_K2 = np.floor(boxes_K4[:, :2]).astype(np.int64)
     last_K2 = np.maximum(np.ceil(boxes_K4[:, 2:]).astype(np.int64) - 1, first_K2)
-    side_K = (last_K2 - first_K2).min(axis=1, initial=np.iinfo(np.int64).max) + 1
+    side_K = (last_K2 - first_K2).min(axis=1) + 1
     outside_K1 = (side_K < _AROUND_PX).astype(np.int64)[:, None]
     first_K2, last_K2 = first_K2 - outside_K1, last_K2 + outside_K1
     width_K = np.clip(side_K // _AROUND_PX, 1, line_px or line_for(max(rgb_HW3.shape[:2])))
