@@ -77,9 +77,9 @@ def render(
         if next(images_files(store, tables.uri), None) is None:
             raise InputError(f"no output of detect_archive.py: {tables.uri}: nothing is there.")
         wanted = (which or WhichFlags()).wanted(store)
-        target.check(tables.uri)
         inputs = (tables.read_json("run.json") or {}).get("inputs", [])
         refuse_among(target.uri, map(store.canonical, inputs), "--out", "they")
+        target.check(tables.uri)
         choice = choose(store, tables.uri, wanted)
         _refuse_too_many(choice, form)
         marks = read_marks(store, choice.pictures, wanted.min_score)

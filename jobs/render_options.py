@@ -15,7 +15,8 @@ from tinyface_core.render.named import Named
 from tinyface_core.storage import ObjectError, Storage
 
 _WHICH, _HOW = Group("Which pictures", sort_key=1), Group("How they are drawn", sort_key=2)
-MOST_CUTS, LEAST_PX = 64, 64
+MOST_CUTS = 64
+LEAST_PX, MOST_PX = 64, 16_000
 
 
 @Parameter(name="*")
@@ -73,12 +74,11 @@ class HowFlags:
 
     def style(self) -> Style:
         """Raises: SettingsError."""
-        most = Style().longest_px
-        if self.longest is not None and not LEAST_PX <= self.longest <= most:
-            raise SettingsError(f"--longest {self.longest}: needs a number of pixels from {LEAST_PX} to {most:,}.")
+        if self.longest is not None and not LEAST_PX <= self.longest <= MOST_PX:
+            raise SettingsError(f"--longest {self.longest}: needs a number of pixels from {LEAST_PX} to {MOST_PX:,}.")
         if not 0 <= self.cuts <= MOST_CUTS:
             raise SettingsError(f"--cuts {self.cuts}: needs a number from 0 to {MOST_CUTS}.")
-        return Style(self.ellipses, self.longest or most, self.cuts)
+        return Style(self.ellipses, self.longest, self.cuts)
 
 
 def _lines(store: Storage, place: str) -> list[str]:

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tinyface_core.render.drawn import RGB
 from tinyface_core.report.draw import colours_of
+from tinyface_core.report.text import shown
 
 _PAPER, _INK, _SOFT, _BAD = (21, 21, 20), (233, 231, 226), (160, 158, 149), (255, 138, 128)
 _TILE_WH = (640, 360)
@@ -39,9 +40,9 @@ def error_tile(error_class: str, sentence: str, path: str) -> RGB:
     """A sheet in the place of a picture that there is not."""
     sheet = Image.new("RGB", _TILE_WH, _PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((24, 22), error_class, _BAD, _font(26))
-    lines = [(line, _INK) for line in textwrap.wrap(sentence, 58)[:7]]
-    lines += [("", _INK), *((line, _SOFT) for line in textwrap.wrap(path, 58)[:4])]
+    draw.text((24, 22), shown(error_class), _BAD, _font(26))
+    lines = [(line, _INK) for line in textwrap.wrap(shown(sentence), 58)[:7]]
+    lines += [("", _INK), *((line, _SOFT) for line in textwrap.wrap(shown(path), 58)[:4])]
     for place, (line, colour) in enumerate(lines):
         draw.text((24, 72 + 23 * place), line, colour, _font(16))
     return np.asarray(sheet)

@@ -21,17 +21,20 @@ RGB = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Style:
-    """ellipses: instead of boxes. longest_px: of a picture as it is drawn. cuts: of the tiniest faces, at most so many."""
+    """ellipses: instead of boxes. longest_px: of a picture as it is drawn; None: what suits the form.
+
+    cuts: so many of the tiniest faces are shown enlarged.
+    """
 
     ellipses: bool = False
-    longest_px: int = 16_000
+    longest_px: int | None = None
     cuts: int = 8
 
 
-def drawn(rgb_HW3: RGB, marks: Marks, style: Style) -> RGB:
-    """The picture at the size that is asked for, with its faces; marks: px of rgb_HW3."""
-    small_HW3 = fit(rgb_HW3, style.longest_px)
-    return outlined(small_HW3, marks.at(zoom_of(rgb_HW3, small_HW3)), ellipses=style.ellipses)
+def drawn(rgb_HW3: RGB, marks: Marks, longest_px: int, *, ellipses: bool) -> RGB:
+    """The picture at this size at most, with its faces; marks: px of rgb_HW3."""
+    small_HW3 = fit(rgb_HW3, longest_px)
+    return outlined(small_HW3, marks.at(zoom_of(rgb_HW3, small_HW3)), ellipses=ellipses)
 
 
 def outlined(rgb_HW3: RGB, marks: Marks, *, ellipses: bool, line_px: int | None = None) -> RGB:

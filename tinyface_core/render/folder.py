@@ -17,7 +17,7 @@ from tinyface_core.report.text import place_of
 
 LIST = "pictures.csv"
 SUFFIXES = (".jpg", ".csv")
-_QUALITY = 90
+_QUALITY, _LONGEST_PX = 90, 16_000  # a JPEG ends at 65,535
 _HEADER = ("file", "image_id", "uri", "member", "faces", "error_class", "error_message")
 
 
@@ -49,4 +49,5 @@ def _picture(look: Look, style: Style) -> bytes:
         return jpeg(error_tile(error_class, sentence, place_of(look.chosen.uri, look.chosen.member).path), _QUALITY)
     rgb_HW3 = look.picture.rgb_HW3
     cuts_HW3 = tiny_cuts(rgb_HW3, look.marks, style)
-    return jpeg(with_legend(drawn(rgb_HW3, look.marks, style), cuts_HW3, look.facts), _QUALITY)
+    drawn_HW3 = drawn(rgb_HW3, look.marks, style.longest_px or _LONGEST_PX, ellipses=style.ellipses)
+    return jpeg(with_legend(drawn_HW3, cuts_HW3, look.facts), _QUALITY)

@@ -41,7 +41,7 @@ def write_page(folder: Path, looks: Iterable[Look], style: Style, most_faces: in
     """Writes the files of each picture into the folder as it comes, and gives it on; then the page, in the choice's order.
 
     Args:
-        style: longest_px bounds the large pictures, at 1600 px at most. most_faces: of one picture, of `fair_share`.
+        style: longest_px bounds the large pictures; else 1600. most_faces: of one picture, of `fair_share`.
         title: of the page.
     Raises: OSError.
     """
@@ -96,11 +96,11 @@ def _entry(folder: Path, look: Look, style: Style, most_faces: int) -> dict[str,
         error_class, sentence = look.why or ("", "")
         return entry | {"why": [text.shown(error_class), text.shown(sentence)]}
     rgb_HW3 = look.picture.rgb_HW3
-    large_HW3 = fit(rgb_HW3, min(style.longest_px, _LARGE_PX))
-    small = Style(style.ellipses, _SMALL_PX)
+    large_HW3 = fit(rgb_HW3, style.longest_px or _LARGE_PX)
+    small_HW3 = drawn(rgb_HW3, look.marks, _SMALL_PX, ellipses=style.ellipses)
     cuts_HW3 = tiny_cuts(rgb_HW3, look.marks, style)
     name = f"{look.place // 1000:03}/{look.place:06}.jpg"
-    _write(folder / "small" / name, jpeg(drawn(rgb_HW3, look.marks, small), _SMALL_QUALITY))
+    _write(folder / "small" / name, jpeg(small_HW3, _SMALL_QUALITY))
     _write(folder / "large" / name, jpeg(large_HW3, _LARGE_QUALITY))
     if cuts_HW3 is not None:
         _write(folder / "cuts" / name, jpeg(cuts_HW3, _LARGE_QUALITY))
