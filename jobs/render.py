@@ -116,8 +116,8 @@ def _target(store: Storage, out: str, form: Form, *, overwrite: bool) -> Target:
 def _refuse_too_many(choice: Choice, form: Form) -> None:
     if form == "page" and len(choice.pictures) > page.MOST_PICTURES:
         raise InputError(
-            f"--as page: {len(choice.pictures):,} pictures pass, and a page holds {page.MOST_PICTURES:,}. Give --sample, "
-            "--limit or --most-crowded, or --as pictures."
+            f"--as page: {len(choice.pictures):,} pictures pass, and a page holds {page.MOST_PICTURES:,}. Give "
+            "--sample, --limit or --most-crowded, or --as pictures."
         )
 
 

@@ -93,8 +93,8 @@ class Browser:
         """Sources (the first 60 characters) of images that are not loaded, or take no room."""
         return list(
             self.run(
-                "return [...document.images].filter(image => !image.hidden && (!image.complete || !image.naturalWidth ||"
-                " image.getBoundingClientRect().width < 2)).map(image => image.src.slice(0, 60))"
+                "return [...document.images].filter(image => !image.hidden && (!image.complete || !image.naturalWidth"
+                " || image.getBoundingClientRect().width < 2)).map(image => image.src.slice(0, 60))"
             )
         )
 

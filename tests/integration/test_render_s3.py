@@ -16,7 +16,7 @@ from options import run_job
 from render import app
 from tests.report_sample import SamplePicture, write_unit
 from tests.unit.archives import tar_bytes
-from tests.unit.render_samples import failed, faces
+from tests.unit.render_samples import faces, failed
 from tinyface_core.storage import Storage
 
 pytestmark = pytest.mark.integration

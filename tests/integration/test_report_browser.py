@@ -115,7 +115,9 @@ def test_the_report_opens_fits_and_asks_nobody(
     assert browser.requests() == {f"{address}/report.html"}
     assert browser.overflow_px() == 0
     assert browser.unseen_pictures() == []
-    assert browser.run("return document.querySelectorAll('.frame rect[stroke]').length") == 2 * 12, "half of 24 are the most crowded"
+    assert browser.run("return document.querySelectorAll('.frame rect[stroke]').length") == 2 * 12, (
+        "half of 24 are the most crowded"
+    )
     assert browser.run("return document.body.innerText").count(ATTACK) >= 1
     assert browser.run("return document.querySelectorAll('.chart svg').length") == 4
 
@@ -156,7 +158,9 @@ def test_the_page_opens_fits_and_loads_its_own_pictures_only(
     folder, address = site
     for place in (f"{address}/page", f"file://{folder}/page"):
         browser.visit(f"{place}/index.html", width)
-        browser.wait_for("document.images.length && [...document.images].every(image => image.hidden || image.complete)")
+        browser.wait_for(
+            "document.images.length && [...document.images].every(image => image.hidden || image.complete)"
+        )
         assert browser.console() == []
         assert all(url.startswith(f"{place}/") for url in browser.requests())
         assert browser.unseen_pictures() == []
@@ -166,9 +170,7 @@ def test_the_page_opens_fits_and_loads_its_own_pictures_only(
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_picture_opens_with_its_faces_and_keys_lead_on(
-    site: tuple[Path, str], browser: Browser, width: int
-) -> None:
+def test_a_picture_opens_with_its_faces_and_keys_lead_on(site: tuple[Path, str], browser: Browser, width: int) -> None:
     folder, _ = site
     browser.visit(f"file://{folder}/page/index.html", width)
     browser.run("document.querySelector('.tile button').click()")
@@ -178,7 +180,8 @@ def test_a_picture_opens_with_its_faces_and_keys_lead_on(
     assert browser.unseen_pictures() == [], "the tiny face, cut out, is among them"
     assert browser.run("return document.getElementById('cuts').hidden") is False
     assert browser.overflow_px() == 0
-    press = "document.getElementById('stage').dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], bubbles: true}))"
+    press = "new KeyboardEvent('keydown', {key: arguments[0], bubbles: true})"
+    press = f"document.getElementById('stage').dispatchEvent({press})"
     before = browser.run("return document.querySelector('.sheet').clientWidth")
     browser.run(press, "+")
     assert browser.run("return document.querySelector('.sheet').clientWidth") == pytest.approx(2 * before, abs=2)

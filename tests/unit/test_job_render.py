@@ -54,7 +54,9 @@ def test_a_folder_is_written_replaced_when_asked_and_by_the_other_form_too(
     asked = ["--out", str(tmp_path / "looked"), "--as", "pictures", "--ellipses"]
     assert run(output, *asked, "--most-crowded", "5") == 0
     (drawn,) = (tmp_path / "looked").rglob("*.jpg")
-    assert drawn.relative_to(tmp_path / "looked").as_posix().startswith(f"file{tmp_path}/in/a.png~"), "a PNG became a JPEG"
+    assert drawn.relative_to(tmp_path / "looked").as_posix().startswith(f"file{tmp_path}/in/a.png~"), (
+        "a PNG became a JPEG"
+    )
     assert run(output, *asked) == 2
     assert "holds an export already. Give --overwrite" in capsys.readouterr().err
     assert run(output, *asked, "--errors", "--overwrite") == 0

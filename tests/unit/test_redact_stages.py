@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from ray_stages import BLOCK_BYTES
-from redact_stages import RedactPictures, Redacting, item_of, one_a_block, read_pictures
+from redact_stages import Redacting, RedactPictures, item_of, one_a_block, read_pictures
 from tests.picture_samples import saved
 from tests.unit.redact_samples import noise
 from tests.unit.test_redact_pictures import STORAGE, detect, unit_of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.report_sample import SamplePicture, write_unit
-from tests.unit.render_samples import failed, faces
+from tests.unit.render_samples import faces, failed
 from tinyface_core.errors import InputError, SettingsError
 from tinyface_core.render import choose as choose_module
 from tinyface_core.render.choose import Chosen, Wanted, choose
@@ -79,8 +79,8 @@ def test_tiny_takes_pictures_with_a_face_under_that_height(output: tuple[Path, l
     folder, pictures = output
 
     def has_tiny(picture: SamplePicture, least: float) -> bool:
-        x1, y1, x2, y2, score = picture.boxes_K5.T
-        return bool(((y2 - y1 < 12) & (score >= np.float32(least))).any())
+        _, top, _, bottom, score = picture.boxes_K5.T
+        return bool(((bottom - top < 12) & (score >= np.float32(least))).any())
 
     assert names(folder, tiny_px=12) == [name(p) for p in pictures if has_tiny(p, 0)]
     assert names(folder, tiny_px=12, min_score=0.6) == [name(p) for p in pictures if has_tiny(p, 0.6)]
@@ -138,7 +138,7 @@ def test_a_unit_whose_faces_are_gone_is_counted_and_left_out(tmp_path: Path) -> 
 def test_more_than_anybody_looks_at_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose_module, "MOST_PICTURES", 10)
     write_unit(tmp_path, "a", made_up(11))
-    with pytest.raises(InputError, match="more than 10 pictures are asked for.*--sample"):
+    with pytest.raises(InputError, match=r"more than 10 pictures are asked for.*--sample"):
         choose(STORAGE, str(tmp_path), Wanted())
     assert len(names(tmp_path, limit=10)) == 10
 

@@ -1,4 +1,4 @@
-"""Pixels of what is looked at: faces where they are, tiny ones enlarged, nothing of the picture covered by a caption."""
+"""Pixels of what is looked at: faces where they are, tiny ones enlarged, no pixel covered by a caption."""
 
 from __future__ import annotations
 

@@ -147,7 +147,13 @@ def test_the_folder_mirrors_where_pictures_lie_and_lists_all(output: Path, tmp_p
     assert len(list(write_pictures(tmp_path / "drawn", seen(output), Style()))) == 5
     with (tmp_path / "drawn" / "pictures.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["uri"].rpartition("/")[2] for row in rows] == ["a.png", "broken.jpg", "changed.png", "gone.png", "none.png"]
+    assert [row["uri"].rpartition("/")[2] for row in rows] == [
+        "a.png",
+        "broken.jpg",
+        "changed.png",
+        "gone.png",
+        "none.png",
+    ]
     assert [(row["faces"], row["error_class"]) for row in rows[:2]] == [("2", ""), ("0", "corrupt")]
     assert rows[1]["file"] == f"file{tmp_path}/in/broken.jpg"
     files = sorted(file.relative_to(tmp_path / "drawn").as_posix() for file in (tmp_path / "drawn").rglob("*.jpg"))

@@ -32,7 +32,7 @@ class Wanted:
     """Filters, all of which a picture must pass, and at most one way to take some of what passes.
 
     errors: only error rows. tiny_px: only pictures with a face of less height. min_score: faces of a lower score do not
-    count, and are not drawn. most_crowded: the pictures with the most faces. sample: drawn by `seed`. limit: the first by name.
+    count, and are not drawn. most_crowded: those with the most faces. sample: drawn by `seed`. limit: the first by name.
     """
 
     named: Named = field(default_factory=Named)
@@ -120,8 +120,8 @@ def choose(storage: Storage, output_uri: str, wanted: Wanted) -> Choice:
             best = heapq.nsmallest(wanted.count, best, key=key)
         if len(best) > 2 * MOST_PICTURES or (wanted.count is None and len(best) > MOST_PICTURES):
             raise InputError(
-                f"more than {MOST_PICTURES:,} pictures are asked for. Nobody looks at so many: give --sample, --limit or "
-                "--most-crowded."
+                f"more than {MOST_PICTURES:,} pictures are asked for. Nobody looks at so many: give --sample, --limit "
+                "or --most-crowded."
             )
     best.sort(key=key)
     taken = best[: wanted.count]
@@ -190,9 +190,7 @@ def _counted(images: pa.Table, faces: pa.Table, wanted: Wanted) -> tuple[NDArray
     return faces_P, np.bincount(row_K[tiny_K], minlength=len(images)) > 0
 
 
-def _leading(
-    rows: NDArray[np.intp], faces_P: NDArray[np.int64], images: pa.Table, wanted: Wanted
-) -> NDArray[np.intp]:
+def _leading(rows: NDArray[np.intp], faces_P: NDArray[np.int64], images: pa.Table, wanted: Wanted) -> NDArray[np.intp]:
     """The rows of one unit that may be taken; rows lie sorted by (uri, member), and the sort is stable."""
     if wanted.count is None or len(rows) <= wanted.count:
         return rows
@@ -204,9 +202,7 @@ def _leading(
     return rows[: wanted.count]
 
 
-def _chosen(
-    images: pa.Table, rows: NDArray[np.intp], faces_P: NDArray[np.int64], detections_uri: str
-) -> list[Chosen]:
+def _chosen(images: pa.Table, rows: NDArray[np.intp], faces_P: NDArray[np.int64], detections_uri: str) -> list[Chosen]:
     chosen = []
     for place, row in zip(rows.tolist(), images.take(rows).to_pylist(), strict=True):
         error = None

@@ -22,7 +22,7 @@ _HEADER = ("file", "image_id", "uri", "member", "faces", "error_class", "error_m
 
 
 def write_pictures(folder: Path, looks: Iterable[Look], style: Style) -> Iterator[Look]:
-    """Writes each picture into the folder as it comes, and gives it on; then `pictures.csv`, in the order of the choice.
+    """Writes each picture into the folder as it comes, and gives it on; then `pictures.csv`, in the choice's order.
 
     Raises: OSError.
     """

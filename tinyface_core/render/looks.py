@@ -18,7 +18,7 @@ _REDONE = "its faces are not there any more: it is being worked anew. Render it 
 
 @dataclass(frozen=True)
 class Look:
-    """One chosen picture. place: its number in the choice. picture: None where `why` (class, sentence) tells why not."""
+    """One chosen picture. place: its number in the choice. picture: None where `why` (class, sentence) says why."""
 
     place: int
     chosen: Chosen

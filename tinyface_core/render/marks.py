@@ -55,7 +55,7 @@ NO_MARKS = Marks(np.zeros((0, 4), np.float32), np.zeros((0, 5), np.float32), np.
 
 
 def read_marks(storage: Storage, pictures: Sequence[Chosen], min_score: float | None) -> dict[str, Marks]:
-    """image_id -> its faces from min_score on. One whose file went away meanwhile (the unit is being redone) is not in it.
+    """image_id -> its faces from min_score on. One whose file went away (its unit is being redone) is not in it.
 
     Raises: StorageError: a table cannot be read; ObjectError.
     """

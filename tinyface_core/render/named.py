@@ -1,7 +1,7 @@
 """Which pictures are meant by name: patterns of --uri, and the lines of --list.
 
-A pattern with a `/` is matched with the whole uri, for a member of an archive with `archive/member`; one without with the
-last part. It may be a uri as it stands, or a folder, which ends in `/`. A line of a list is an image_id, or the uri of
+A pattern with a `/` is matched with the whole uri, for a member of an archive with `archive/member`; one without with
+the last part. It may be a uri as it stands, or a folder, which ends in `/`. A line of a list is an image_id, or the uri of
 a picture or of an archive. Knows names alone.
 """
 
@@ -70,7 +70,7 @@ class Named:
 
     def _matches(self, uri: str, member: str | None) -> bool:
         name = uri if member is None else f"{uri}/{member}"
-        if name in self._plain or uri in self._plain or self._folders and name.startswith(self._folders):
+        if name in self._plain or uri in self._plain or (self._folders and name.startswith(self._folders)):
             return True
         return self._globs.member_skipped_as(name) is None
 

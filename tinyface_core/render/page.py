@@ -5,8 +5,8 @@
     large/000/000012.jpg        as it is, for a closer look; the faces are drawn over it by the browser
     cuts/000/000012.jpg         its tiniest faces, enlarged
 
-It opens from a disk and from any server; its own Content-Security-Policy forbids other scripts and addresses. Knows files
-on this disk; publishing them is not its affair.
+It opens from a disk and from any server; its own Content-Security-Policy forbids other scripts and addresses. Knows
+files on this disk; publishing them is not its affair.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SMALL_QUALITY, _LARGE_QUALITY = 76, 85
 
 
 def write_page(folder: Path, looks: Iterable[Look], style: Style, most_faces: int, title: str) -> Iterator[Look]:
-    """Writes the files of each picture into the folder as it comes, and gives it on; then the page, in the choice's order.
+    """Writes the files of each picture as it comes, and gives it on; then the page, in the order of the choice.
 
     Args:
         style: longest_px bounds the large pictures; else 1600. most_faces: of one picture, of `fair_share`.
@@ -67,10 +67,10 @@ def page_of(entries: Sequence[Mapping[str, Any]], title: str, *, ellipses: bool)
     """The page's text.
 
     Args:
-        entries: `name`, `path`, `link` (or None), `faces`, `smallest` (px or None); `why` [class, sentence] of one that is
-            not shown, else `file`, `size` [width, height] of the large file, `zoom` of it, `cuts` (whether there are some),
-            `left` (faces not held) and `marks`: of each face left, top, width, height (with ellipses cx, cy, half axes,
-            degrees, height), px of the large file, and its score.
+        entries: `name`, `path`, `link` (or None), `faces`, `smallest` (px or None); `why` [class, sentence] of one that
+            is not shown, else `file`, `size` [width, height] of the large file, `zoom` of it, `cuts` (whether there are
+            some), `left` (faces not held) and `marks`: of each face left, top, width, height (with ellipses cx, cy, half
+            axes, degrees, height), px of the large file, and its score.
     """
     colours = [hex_colour(hundredth / 100) for hundredth in range(101)]
     data = json.dumps({"pictures": entries, "colours": colours, "ellipses": ellipses}, separators=(",", ":"))

@@ -45,7 +45,7 @@ P = TypeVar("P", bound=Asked)
 
 @dataclass(frozen=True)
 class Patience:
-    """seconds: no archive or picture is begun after them. search_bytes: of an archive without a directory (not a zip)."""
+    """seconds: nothing is begun after them. search_bytes: of an archive without a directory (not a zip)."""
 
     seconds: float = 60.0  # a report must not take longer than it is worth
     search_bytes: float = 1 << 30
@@ -84,7 +84,7 @@ def read_pictures(
 
 
 def _encoded(storage: Storage, pictures: Sequence[P], patience: Patience) -> Iterator[tuple[P, bytes | str]]:
-    """Archive by archive, so that one that holds several of the pictures is read once; loose ones of a store together."""
+    """Archive by archive, so that one that holds several of them is read once; loose ones of a store together."""
     deadline = time.monotonic() + patience.seconds
     by_object: dict[tuple[str, str | None], dict[str, P]] = {}
     for asked in pictures:

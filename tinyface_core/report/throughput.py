@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ def throughput_of(commits: Sequence[tuple[float, int]], finished_s: float | None
     waits_U = np.diff(times_U)
     stop_s = max(_STOP_S, _STOP_INTERVALS * float(np.median(waits_U)))
     cuts = [0, *(np.flatnonzero(waits_U > stop_s) + 1).tolist(), len(times_U)]
-    parts = [slice(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if times_U[b - 1] > times_U[a]]
+    parts = [slice(a, b) for a, b in pairwise(cuts) if times_U[b - 1] > times_U[a]]
     seconds = sum(float(times_U[part.stop - 1] - times_U[part.start]) for part in parts)
     if not parts:
         return None
