@@ -32,7 +32,8 @@ class Wanted:
     """Filters, all of which a picture must pass, and at most one way to take some of what passes.
 
     errors: only error rows. tiny_px: only pictures with a face of less height. min_score: faces of a lower score do not
-    count, and are not drawn. most_crowded: those with the most faces. sample: drawn by `seed`. limit: the first by name.
+    count, and are not drawn. most_crowded: those with the most faces. sample: drawn by `seed`. limit: the first by
+    name.
     """
 
     named: Named = field(default_factory=Named)

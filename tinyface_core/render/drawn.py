@@ -79,7 +79,9 @@ def _cut(rgb_HW3: RGB, marks: Marks, k: int, *, ellipses: bool) -> RGB:
     return outlined(large_HW3, moved, ellipses=ellipses, line_px=1)
 
 
-def jpeg(rgb_HW3: RGB, quality: int) -> bytes:
-    """With colours at full resolution: thin coloured lines would fade otherwise."""
-    flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+def jpeg(rgb_HW3: RGB, quality: int, *, thin_lines: bool = True) -> bytes:
+    """thin_lines: they are coloured, and would fade were colours kept at half resolution as photographs are."""
+    flags = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    if thin_lines:
+        flags += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     return bytes(cv2.imencode(".jpg", cv2.cvtColor(rgb_HW3, cv2.COLOR_RGB2BGR), flags)[1].tobytes())

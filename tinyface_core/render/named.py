@@ -1,8 +1,8 @@
 """Which pictures are meant by name: patterns of --uri, and the lines of --list.
 
 A pattern with a `/` is matched with the whole uri, for a member of an archive with `archive/member`; one without with
-the last part. It may be a uri as it stands, or a folder, which ends in `/`. A line of a list is an image_id, or the uri of
-a picture or of an archive. Knows names alone.
+the last part. It may be a uri as it stands, or a folder, which ends in `/`. A line of a list is an image_id, or the uri
+of a picture or of an archive. Knows names alone.
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ def page_of(entries: Sequence[Mapping[str, Any]], title: str, *, ellipses: bool)
     Args:
         entries: `name`, `path`, `link` (or None), `faces`, `smallest` (px or None); `why` [class, sentence] of one that
             is not shown, else `file`, `size` [width, height] of the large file, `zoom` of it, `cuts` (whether there are
-            some), `left` (faces not held) and `marks`: of each face left, top, width, height (with ellipses cx, cy, half
-            axes, degrees, height), px of the large file, and its score.
+            some), `left` (faces not held) and `marks`: of each face left, top, width, height (with ellipses cx, cy,
+            half axes, degrees, height), px of the large file, and its score.
     """
     colours = [hex_colour(hundredth / 100) for hundredth in range(101)]
     data = json.dumps({"pictures": entries, "colours": colours, "ellipses": ellipses}, separators=(",", ":"))
@@ -97,17 +97,18 @@ def _entry(folder: Path, look: Look, style: Style, most_faces: int) -> dict[str,
         return entry | {"why": [text.shown(error_class), text.shown(sentence)]}
     rgb_HW3 = look.picture.rgb_HW3
     large_HW3 = fit(rgb_HW3, style.longest_px or _LARGE_PX)
-    small_HW3 = drawn(rgb_HW3, look.marks, _SMALL_PX, ellipses=style.ellipses)
+    zoom_xy = zoom_of(rgb_HW3, large_HW3)
+    marks = look.marks.at(zoom_xy)
+    small_HW3 = drawn(large_HW3, marks, _SMALL_PX, ellipses=style.ellipses)
     cuts_HW3 = tiny_cuts(rgb_HW3, look.marks, style)
     name = f"{look.place // 1000:03}/{look.place:06}.jpg"
     _write(folder / "small" / name, jpeg(small_HW3, _SMALL_QUALITY))
-    _write(folder / "large" / name, jpeg(large_HW3, _LARGE_QUALITY))
+    _write(folder / "large" / name, jpeg(large_HW3, _LARGE_QUALITY, thin_lines=False))
     if cuts_HW3 is not None:
         _write(folder / "cuts" / name, jpeg(cuts_HW3, _LARGE_QUALITY))
-    zoom_xy = zoom_of(rgb_HW3, large_HW3)
     entry |= {"file": name, "size": [large_HW3.shape[1], large_HW3.shape[0]], "zoom": round(zoom_xy[1], 5)}
     entry |= {"cuts": cuts_HW3 is not None, "left": max(0, len(look.marks) - most_faces)}
-    return entry | {"marks": _numbers(look.marks.best(most_faces).at(zoom_xy), ellipses=style.ellipses)}
+    return entry | {"marks": _numbers(marks.best(most_faces), ellipses=style.ellipses)}
 
 
 def _numbers(marks: Marks, *, ellipses: bool) -> list[list[float]]:

@@ -77,7 +77,8 @@ def throughput_chart(throughput: Throughput) -> Chart:
     """Pictures/s over the time of work; where a run ended and another went on later, the axis is broken."""
     spells = throughput.spells
     most = max(float(spell.rates_B.max()) for spell in spells) or 1.0
-    scale = (WIDTH - _BREAK * (len(spells) - 1)) / throughput.seconds
+    gap = min(_BREAK, WIDTH / 2 / len(spells))
+    scale = (WIDTH - gap * (len(spells) - 1)) / throughput.seconds
     columns: list[Column] = []
     ticks: list[tuple[float, str]] = []
     left = 0.0
@@ -85,7 +86,7 @@ def throughput_chart(throughput: Throughput) -> Chart:
         if not ticks or ticks[-1][0] + _LABEL <= left <= WIDTH - 1.5 * _LABEL:
             ticks.append((round(left, 1), _moment(spell.start_s)))
         columns += _rates(spell, left, scale, most)
-        left += spell.seconds * scale + _BREAK
+        left += spell.seconds * scale + gap
     ticks.append((WIDTH, _moment(spells[-1].end_s)))
     mean, worked = rate(throughput.mean), duration(throughput.seconds)
     told = f"{mean} pictures/s on average in {worked} of work"
@@ -123,7 +124,7 @@ def _rates(spell: Spell, left: float, scale: float, most: float) -> list[Column]
     for place, pictures_per_s in enumerate(spell.rates_B.tolist()):
         y = _height_at(pictures_per_s, most)
         x, start_s = left + place * bin_s * scale, spell.start_s + place * bin_s
-        width = max(0.5, round(bin_s * scale - 0.5, 2))
+        width = round(max(0.1, bin_s * scale - 0.5), 2)
         label = f"{_moment(start_s)}, {duration(bin_s)}"
         tip = f"{label}: {rate(pictures_per_s) or 0} pictures/s"
         columns.append(Column(round(x, 2), y, width, round(_BASE - y, 1), label, tip))
