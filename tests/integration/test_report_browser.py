@@ -166,7 +166,7 @@ def test_the_page_opens_fits_and_loads_its_own_pictures_only(
         assert browser.unseen_pictures() == []
         assert browser.overflow_px() == 0
         assert browser.run("return document.querySelector('h1').innerText") == ATTACK
-        assert browser.run("return document.getElementById('counts').innerText") == "24 pictures, 42 faces, 3 errors"
+        assert browser.run("return document.getElementById('counts').innerText") == "24 pictures, 42 faces, 3 not shown"
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -40,7 +40,7 @@ const arrange = () => {
   const failed = order.reduce((sum, number) => sum + (pictures[number].why ? 1 : 0), 0);
   const of = order.length < pictures.length ? ` of ${pictures.length.toLocaleString("en")}` : "";
   at("counts").textContent =
-    `${counted(order.length, "picture")}${of}, ${counted(faces, "face")}` + (failed ? `, ${counted(failed, "error")}` : "");
+    `${counted(order.length, "picture")}${of}, ${counted(faces, "face")}` + (failed ? `, ${failed.toLocaleString("en")} not shown` : "");
   for (const tile of tiles.values()) tile.remove();
   tiles.clear();
   layOut();
