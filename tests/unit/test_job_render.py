@@ -117,7 +117,7 @@ def test_a_place_that_fails_at_the_end_ends_with_1_and_leaves_nothing(
         (["--out", "{0}/x", "--uri", " "], "--uri: is empty"),
         (["--out", "{0}/x", "--longest", "3"], "--longest 3: needs a number of pixels"),
         (["--out", "{0}/x", "--cuts", "-1"], "--cuts -1: needs a number"),
-        (["--out", "{0}/x", "--most-crowed", "3"], 'Unknown option: "--most-crowed". Did you mean --most-crowded?'),
+        (["--out", "{0}/x", "--most-crowed", "3"], "Unknown option: --most-crowed. Did you mean --most-crowded?"),
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_is_written(

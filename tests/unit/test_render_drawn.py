@@ -19,8 +19,8 @@ def test_faces_are_drawn_where_they_lie_on_a_smaller_picture(ellipses: bool) -> 
     seen = drawn(large, marks([100, 60, 300, 300], score=1), WIDTH, ellipses=ellipses)
     assert seen.shape == (HEIGHT, WIDTH, 3)
     changed_y, changed_x = np.nonzero((seen != 128).any(axis=2))
-    assert (changed_x.min(), changed_x.max() + 1) == pytest.approx((10, 30), abs=2)
-    assert (changed_y.min(), changed_y.max() + 1) == pytest.approx((6, 30), abs=2)
+    assert (changed_x.min(), changed_x.max() + 1) == pytest.approx((10, 30), abs=3), "with a casing"
+    assert (changed_y.min(), changed_y.max() + 1) == pytest.approx((6, 30), abs=3)
     assert (seen[18, 18:22] == 128).all(), "the face itself stays"
 
 

@@ -124,7 +124,7 @@ def test_the_least_certain_faces_are_left_out_and_told(tmp_path: Path) -> None:
 
 
 def test_no_name_or_message_becomes_markup_and_only_our_script_may_run(tmp_path: Path) -> None:
-    write_unit(tmp_path, "a", [failed(f"file:///in/{ATTACK}", ATTACK), failed("file:///in/b\u202e\ud83d.jpg")])
+    write_unit(tmp_path, "a", [failed(f"file:///in/{ATTACK}", ATTACK), failed("file:///in/b\u202e.jpg")])
     list(write_page(tmp_path / "page", seen(tmp_path), Style(), 2, ATTACK))
     html = (tmp_path / "page" / "index.html").read_text("utf-8")
     scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)

@@ -74,24 +74,28 @@ def test_an_ellipse_lies_where_the_table_has_it() -> None:
         changed_y, changed_x = np.nonzero((drawn != GREY).any(axis=2))
         assert abs(np.mean(changed_y) + 0.5 - 18) < 0.2
         assert abs(np.mean(changed_x) + 0.5 - 26) < 0.2
-        assert np.ptp(changed_y) + 1 == pytest.approx(24 if angle else 16, abs=4), "with its casing"
-        assert np.ptp(changed_x) + 1 == pytest.approx(16 if angle else 24, abs=4)
+        assert np.ptp(changed_y) + 1 == pytest.approx(24 if angle else 16, abs=6), "with its casing"
+        assert np.ptp(changed_x) + 1 == pytest.approx(16 if angle else 24, abs=6)
         ends = drawn[along].reshape(-1, 3)
-        assert (np.abs(ends[[0, -1]].astype(int) - YELLOW) < 90).all()
+        assert (ends[[0, -1], 0] > 120).all(), "its line, in yellow"
+        assert (ends[[0, -1], 2] < 60).all()
 
 
 def test_a_tiny_ellipse_leaves_its_face_visible_and_one_outside_does_no_harm() -> None:
     ellipses = np.array([[20.5, 15.5, 3, 2.5, 1.57], [-400, 9000, 30, 20, 0.3]])
     drawn = draw_ellipses(GREY, ellipses, np.array([1.0, 0.4]), line_px=3)
-    assert (drawn[15, 20] == 128).all()
+    assert (drawn[14:17, 19:22] > 110).all()
     assert (drawn != GREY).any()
 
 
 def test_the_most_confident_ellipse_lies_on_top() -> None:
     ellipses = np.array([[20, 18, 12, 9, 1.57], [20, 18, 12, 9, 1.57]])
+    alone = draw_ellipses(GREY, ellipses[:1], np.array([1.0]))
     for scores in ([1.0, 0.2], [0.2, 1.0]):
         drawn = draw_ellipses(GREY, ellipses, np.array(scores))
-        assert (drawn == YELLOW).all(axis=2).any()
+        line = (alone[..., 0] > 150) & (alone[..., 2] < 60)
+        assert line.any()
+        assert (drawn[line, 0] > 120).all(), "bright, where a score of 0.2 is dark"
 
 
 def test_the_most_confident_box_lies_on_top() -> None:

@@ -80,7 +80,7 @@ def test_the_chart_stays_inside_and_tells_what_it_shows() -> None:
     assert all(column.x >= 0 and column.x + column.width <= WIDTH + 0.1 for column in chart.columns)
     assert max(column.height for column in chart.columns) == 138
     assert chart.columns[0].height == pytest.approx(69, abs=0.2)
-    assert chart.columns[0].tip.endswith("1 min 0 s: 1.0 pictures/s")
+    assert chart.columns[0].tip.endswith("1 min 0 s: 1 pictures/s")
     assert [text for _, text in chart.ticks] == ["21 Sep, 14:13", "22 Sep, 14:13", "22 Sep, 14:18"]
     gap = [b.x - a.x - a.width for a, b in zip(chart.columns, chart.columns[1:], strict=False)]
     assert sum(space > 4 for space in gap) == 1, "the axis is broken where the run was"

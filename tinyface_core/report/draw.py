@@ -98,7 +98,7 @@ def draw_ellipses(
 ) -> NDArray[np.uint8]:
     """As `draw_boxes`, with ellipses: cx, cy, half axes major and minor in px, angle of the major axis in radians.
 
-    Lines are smooth, and lie astride the ellipse; a tiny one is drawn a pixel larger.
+    Lines are smooth, and lie astride the ellipse; around a tiny one they lie two pixels further out.
     """
     out_HW3 = np.ascontiguousarray(rgb_HW3).copy()
     colours_K3 = colours_of(scores_K)
@@ -107,7 +107,7 @@ def draw_ellipses(
     for is_casing in (True, False):
         for k in order_K:
             cx, cy, major, minor, angle = map(float, ellipses_K5[k])
-            larger = float(minor < _AROUND_PX / 2)
+            larger = 2.0 if minor < _AROUND_PX / 2 else 0.0
             width = int(np.clip(2 * minor // _AROUND_PX, 1, most_px)) + 2 * is_casing
             colour = _CASING_RGB if is_casing else colours_K3[k]
             # OpenCV's pixel centres are whole numbers, ours lie half a pixel further; 4 bits of fraction.
