@@ -69,10 +69,10 @@ class Browser:
         return [f"{entry['level']} {entry['message']}" for entry in self.driver.get_log("browser")]
 
     def requests(self) -> set[str]:
-        """Addresses that pages asked for since it was last asked; `data:` is none."""
+        """Addresses that pages asked for since it was last asked; `data:` is none, nor are the browser's own tabs."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
-        return {url for url in asked if not url.startswith("data:")}
+        return {url for url in asked if not url.startswith(("data:", "chrome:"))}
 
     def metrics(self) -> dict[str, float]:
         """`Nodes`, `JSHeapUsedSize`, ... as the browser counts them."""
