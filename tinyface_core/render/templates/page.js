@@ -64,8 +64,11 @@ const put = (tile, place) => {
   tile.style.height = `${shape.picture + CAPTION}px`;
 };
 
+let was = { above: 0, time: 0 }, hurried = false;
 const draw = () => {
-  const above = -grid.getBoundingClientRect().top, ahead = innerHeight / 2;
+  const above = -grid.getBoundingClientRect().top, ahead = innerHeight / 2, time = performance.now();
+  hurried = Math.abs(above - was.above) / (time - was.time) > (4 * innerHeight) / 1000; // four screens a second
+  was = { above, time };
   const first = Math.max(0, Math.floor((above - ahead) / shape.row)) * shape.columns;
   const last = Math.min(order.length, Math.ceil((above + innerHeight + ahead) / shape.row) * shape.columns);
   for (const [place, tile] of tiles) {
@@ -94,7 +97,8 @@ const makeTile = (place) => {
     const image = make("img");
     image.decoding = "async";
     image.alt = "";
-    image.src = `small/${picture.file}`;
+    const load = () => tile.isConnected && (image.src = `small/${picture.file}`);
+    setTimeout(load, hurried ? 100 : 0); // what flies past is not loaded
     frame.append(image);
   }
   button.title = picture.path;
@@ -120,7 +124,7 @@ const soon = (work) => () => {
   });
 };
 addEventListener("scroll", soon(draw), { passive: true });
-addEventListener("resize", soon(() => (layOut(), fitSheet())));
+addEventListener("resize", soon(layOut));
 at("filter").addEventListener("input", arrange);
 at("order").addEventListener("change", arrange);
 
@@ -222,6 +226,7 @@ const flipMarks = () => {
   showMarks();
 };
 
+new ResizeObserver(() => fitSheet()).observe(stage);
 at("before").addEventListener("click", () => view(place - 1));
 at("after").addEventListener("click", () => view(place + 1));
 at("marks").addEventListener("click", flipMarks);
