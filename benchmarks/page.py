@@ -4,8 +4,9 @@
 
 A page as jobs/render.py writes it, of made-up pictures (320 x 240 and 1600 x 1200 px; faces drawn at random), is opened
 from the disk in headless Chromium at 1280 x 900. Prints a Markdown table: the page's size, time until it has loaded and
-the first pictures are seen, memory, frames while it is scrolled for ten seconds, at two screens a second and through the
-whole page, and how long a search and a sort take. Needs Debian's chromium and chromium-driver. One run; close other programs.
+until the first pictures are seen, memory, frames while it is scrolled for ten seconds, at two screens a second and
+through the whole page, and how long a search and a sort take. Needs Debian's chromium and chromium-driver. One run;
+close other programs.
 """
 
 from __future__ import annotations
