@@ -76,7 +76,7 @@ def _cut(rgb_HW3: RGB, marks: Marks, k: int, *, ellipses: bool) -> RGB:
     zoom = CUT_PX / side
     one = Marks(marks.boxes_K4[k : k + 1], marks.ellipses_K5[k : k + 1], marks.scores_K[k : k + 1])
     moved = one.moved(-left, -top).at((zoom, zoom))
-    return outlined(large_HW3, moved, ellipses=ellipses, line_px=1)
+    return outlined(large_HW3, moved, ellipses=ellipses, line_px=2)
 
 
 def jpeg(rgb_HW3: RGB, quality: int, *, thin_lines: bool = True) -> bytes:
