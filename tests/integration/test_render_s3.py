@@ -67,7 +67,7 @@ def test_a_page_in_a_store_holds_all_that_can_be_read_again(
 
 
 def test_a_folder_from_a_store_to_a_disk(output: str, bucket: str, tmp_path: Path) -> None:
-    assert run_job(app, [output, "--out", str(tmp_path / "drawn"), "--as", "pictures", "--uri", "**/in/x.tar/*"]) == 0
+    assert run_job(app, [output, "--out", str(tmp_path / "drawn"), "--as", "pictures", "--uri", "**/x.tar/d/*"]) == 0
     with (tmp_path / "drawn" / "pictures.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["member"] for row in rows] == ["d/20.png", "d/30.png", "d/40.png"]
