@@ -90,7 +90,7 @@ def measured(browser: Browser, page: Path) -> dict[str, float]:
     browser.wait_for("document.images.length > 1 && [...document.images].every(i => i.hidden || i.naturalWidth)")
     seen_s = time.monotonic() - started
     loaded_ms = browser.run("return performance.getEntriesByType('navigation')[0].loadEventEnd")
-    after_load = browser.metrics()
+    after_load, loaded_bytes = browser.metrics(), renderer_bytes()
     act = browser.driver.execute_async_script
     slow, fast = (np.array(act(SCROLL, SCROLL_S, screens)) for screens in (2 * SCROLL_S, 0))
     after_scroll = browser.metrics()
@@ -101,7 +101,8 @@ def measured(browser: Browser, page: Path) -> dict[str, float]:
         "DOM nodes": after_load["Nodes"],
         "script memory, MB": after_load["JSHeapUsedSize"] / 1e6,
         "script memory after scrolling through, MB": after_scroll["JSHeapUsedSize"] / 1e6,
-        "memory of the page's process after it, MB": renderer_bytes() / 1e6,
+        "memory of the page's process when it has loaded, MB": loaded_bytes / 1e6,
+        "memory of the page's process after scrolling, MB": renderer_bytes() / 1e6,
         "frames a second at two screens a second": 1000 / float(slow.mean()),
         "longest of these frames, ms": float(slow.max()),
         "frames a second through the whole page": 1000 / float(fast.mean()),
