@@ -37,6 +37,7 @@ RANKS = {
     "train": 11,
     "export": 11,
     "studies": 12,
+    "render": 12,
     "jobs": 13,
 }
 # The left side of the detector and the readers know nothing of each other.
