@@ -28,7 +28,7 @@ Box = tuple[float, float, float, float, float]  # x1, y1, x2, y2, score
 
 @dataclass(frozen=True)
 class Sample:
-    """One loose picture. content: pictures of the same content have the same SHA-256."""
+    """One loose picture. content: pictures of the same content have the same SHA-256. sha256: of a real one."""
 
     name: str
     boxes: Sequence[Box] = ()
@@ -36,6 +36,7 @@ class Sample:
     error: PictureError | None = None
     folder: str = "file:///archive"
     version: str | None = "v1"
+    sha256: str | None = None
 
     @property
     def uri(self) -> str:
@@ -68,7 +69,7 @@ def _rows(unit: Unit, samples: Sequence[Sample]) -> Any:
     records = [
         replace(
             make_record(unit, index),
-            sha256=sample.content.encode().hex().ljust(64, "0"),
+            sha256=sample.sha256 or sample.content.encode().hex().ljust(64, "0"),
             source_version=sample.version,
         )
         for index, sample in enumerate(samples)

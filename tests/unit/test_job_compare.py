@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -80,9 +81,10 @@ def test_numbers_and_the_page_are_written_where_they_are_asked_for(sides: tuple[
 def test_real_pictures_are_drawn_with_their_boxes_by_kind(tmp_path: Path) -> None:
     """The one that is another version by now is told, and not drawn."""
     folder = f"file://{ROOT}/demo/archive/portraits"
-    info = Storage().stat(f"{folder}/navy_portrait.jpg")
+    info, data = Storage().stat(f"{folder}/navy_portrait.jpg"), Storage().read(f"{folder}/navy_portrait.jpg")
     assert info is not None
-    portrait = Sample("navy_portrait.jpg", folder=folder, version=info.version)
+    sha256 = hashlib.sha256(data).hexdigest()
+    portrait = Sample("navy_portrait.jpg", folder=folder, version=info.version, sha256=sha256)
     changed = Sample("astronaut_portrait.png", folder=folder)
     for name, boxes in (("old", [FACE, SMALL]), ("new", [FACE, LARGE])):
         samples = [replace(sample, boxes=boxes) for sample in (portrait, changed)]
