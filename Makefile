@@ -12,7 +12,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 export RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S ?= 300
 
-.PHONY: help setup demo audit test test-unit test-integration format docs site clean
+.PHONY: help setup demo audit test test-unit test-integration format docs site observability promtool clean
 .PHONY: check check-format check-lint check-types check-layout check-site
 
 help:  ## this list
@@ -69,6 +69,15 @@ docs: $(STAMP)  ## render docs/schema.md and the tables of docs/cli.md from the 
 
 site: $(STAMP)  ## build the documentation as a site: out/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+observability: $(STAMP)  ## render the dashboard and the operator's rules from cluster/observability
+	$(BIN)/python cluster/observability/render.py
+
+# Debian's package holds the server too; only the tool is kept. Where apt has none, its tests say so and are skipped.
+promtool:  ## Prometheus' own checker of rules, from Debian, into .venv
+	cd $(VENV) && apt-get download prometheus && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xO ./usr/bin/promtool > bin/promtool
+	chmod +x $(BIN)/promtool
+	rm $(VENV)/prometheus_*.deb
 
 clean:  ## remove what make made, .venv too
 	rm -rf $(VENV) $(OUT) build out runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """Tables of 10^7 pictures: how many files, how large, and how quick does DuckDB answer?
 
-    python benchmarks/tables.py [--pictures 1000000] [--unit-pictures 1000] [--workers N] [--compacted] [--partitioned] \
-        [--work DIR] [--json FILE]
+    python benchmarks/tables.py [--pictures 1000000] [--unit-pictures 1000] [--workers N] [--compacted] \
+        [--partitioned] [--work DIR] [--json FILE]
 
 Made-up rows (benchmarks/made_up_rows.py) go through the driver's own collector and committer to this disk, in as many
 processes as there are CPUs. Then typical queries over the plain globs, each three times by a connection of its own

@@ -25,6 +25,7 @@ from options import before_first_write, job_app, run_job
 from prepare import Run, asked_for, decide_anew, decide_as_recorded
 from ray_stages import Reading
 from ray_start import RaySession, choose_pool
+from run_metrics import RunMetrics
 from start_up import StartUp
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.listing import carried_fields, list_sources
@@ -39,7 +40,12 @@ app = job_app("detect_archive.py", __doc__ or "")
 
 @app.default
 def main(job: DetectArchive) -> int:
-    """List, plan, work, commit, settle."""
+    """Finds the faces, and says so."""
+    return detect(job)
+
+
+def detect(job: DetectArchive, ray_session: RaySession | None = None) -> int:
+    """List, plan, work, commit, settle. ray_session: that of a job of which this run is a part."""
     started, start_up, skipped = datetime.now(UTC), StartUp(), Counter[str]()
     storage, candidates = Storage(job.storage.options()), CandidateFilter(job.all_files, job.include, job.exclude)
     with before_first_write():
@@ -59,14 +65,14 @@ def main(job: DetectArchive) -> int:
             show_dry_run(listed, skipped)
             return 0
 
-        asked = asked_for(job, storage)
+        asked = asked_for(job, storage, recorded=bool(recorded))
         reading = Reading(storage, candidates, tuple(carried_fields(job.input, storage, carry)))
         images_schema(reading.carried)  # refuses a carried column that has the name of ours
         sources = chain([next(listed)], listed)  # an empty input is told here, before anything starts
         start_up.passed("listing")
 
     with ExitStack() as stack:
-        ray_session = RaySession(job.ray_address, stack, start_up.passed)
+        ray_session = ray_session or RaySession(job.ray_address, stack, start_up.passed)
         if recorded:
             decided = decide_as_recorded(job.model, asked, output, storage)
         else:
@@ -79,7 +85,8 @@ def main(job: DetectArchive) -> int:
             return 0
         claim = stack.enter_context(Claim(storage, output.uri))
         urls = stack.enter_context(SignedUrls())
-        run = Run(job, OutputFolder(claim.guarded(), job.output), reading, decided, claim, urls, start_up)
+        output, metrics = OutputFolder(claim.guarded(), job.output), RunMetrics("detect_archive", stack)
+        run = Run(job, output, reading, decided, claim, urls, start_up, metrics)
         to_do, worked = work_all(
             run, urls.noted(sources), lambda: choose_pool(ray_session.cluster, job, decided.runtime.device)
         )

@@ -46,7 +46,9 @@ class DetectArchive:
     expect_hours: Annotated[float | None, Parameter(group=_WRITE)] = None
     "What --forecast said: the last screen and run.json hold what came against it."
     model: Annotated[str | None, Parameter(group=_DETECT)] = None
-    "hr-resnet50, hr-mobilenetv2, or path or url of a checkpoint; None: the one of these that fits the device."
+    "hr-resnet50, hr-mobilenetv2, path or url of a checkpoint, registry:current or registry:VERSION; None: what fits."
+    registry: Annotated[str | None, Parameter(group=_DETECT)] = None
+    "Folder or url of the registry that --model registry:... means; None: TINYFACE_REGISTRY."
     zooms: Annotated[Texts, many(_DETECT)] = ()
     "Pyramid levels, as 0.5 1 2, or `adaptive`; none: the checkpoint's. 4 finds faces of 8-12 px."
     focus: Annotated[float | None, Parameter(group=_DETECT)] = None

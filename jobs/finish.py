@@ -15,6 +15,7 @@ from forecast import against
 from prepare import Run, versions
 from tinyface_core.archive.candidates import extension_of
 from tinyface_core.archive.record import Kind, Source
+from tinyface_core.logs import current
 from tinyface_core.report.html import write_report
 from tinyface_core.report.text import duration
 from tinyface_core.storage import unsigned
@@ -111,6 +112,7 @@ def _facts(run: Run, to_do: ToDo, worked: Worked, started: datetime, skipped: Co
     whole = sum_totals(to_do.totals.values())
     before = len(to_do.totals) - len(worked.units)
     return {
+        "run": current().run,
         "finished_at": now.isoformat(timespec="seconds"),
         "started_at": started.isoformat(timespec="seconds"),
         "wall_s": round((now - started).total_seconds(), 3),

@@ -2,6 +2,7 @@
 
 Options may be written with `-` or `_`. `--config FILE` (YAML or TOML) gives values; the environment overrides these,
 and the command line both. Exit codes are those of docs/cli.md: 2 for whatever is wrong before the first write.
+`--log-format json` is any job's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import cyclopts
 import yaml
@@ -26,9 +27,13 @@ from rich.console import Console
 from signals import INTERRUPTED, TERMINATED, TOLD, Terminated, ending_on_signals, leave
 from tinyface_core import __version__
 from tinyface_core.errors import InputError, OutputError, SettingsError, StorageError, TinyfaceError
+from tinyface_core.logs import Form, Logs, current, hide_by, new_run_id
+from tinyface_core.model.locate import REGISTRY_VARIABLE
 from tinyface_core.storage import ObjectError, StorageOptions
 
+log = logging.getLogger(__name__)
 _STORAGE = Group("Storage", sort_key=5)
+LOG_FORMAT = "TINYFACE_LOG_FORMAT"
 
 Texts = tuple[str, ...]
 
@@ -53,14 +58,16 @@ class StorageFlags:
     "key=value for fsspec (requester pays, roles, encryption keys); may be repeated."
 
     def options(self) -> StorageOptions:
-        """Raises SettingsError for a --storage-option without `=`."""
+        """From now on they stay out of the log too. Raises SettingsError for a --storage-option without `=`."""
         pairs = []
         for text in self.storage_option:
             key, equals, value = text.partition("=")
             if not equals or not key:
                 raise SettingsError(f"--storage-option {text}: give it as key=value.")
             pairs.append((key, value))
-        return StorageOptions(self.endpoint_url, self.anonymous, self.profile, tuple(pairs))
+        options = StorageOptions(self.endpoint_url, self.anonymous, self.profile, tuple(pairs))
+        hide_by(options.hide)
+        return options
 
 
 def actor_range(actors: str | None) -> tuple[int, int] | None:
@@ -87,6 +94,15 @@ def refuse_lost(option: str, path: str) -> None:
         )
 
 
+def registry_of(given: str | None) -> str:
+    """The registry that --registry names, else that of the environment. Raises SettingsError."""
+    registry = given if given is not None else os.environ.get(REGISTRY_VARIABLE)
+    if registry is None or not registry.strip():
+        raise SettingsError(f"--registry: which? Give a folder or url, or set {REGISTRY_VARIABLE}.")
+    refuse_lost("--registry", registry)
+    return registry
+
+
 def refuse_unwritable(option: str, file: Path | None) -> None:
     """Raises OutputError for a file of the user's that cannot be made; told before the work that fills it."""
     if file is not None and not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
@@ -110,7 +126,7 @@ def job_app(name: str, about: str) -> App:
         help_format="markdown",
         help_epilogue=f"Any option may stand in a YAML or TOML file too, --config FILE, or in the environment, as "
         f"{variable_prefix(name)}OPTION. The command line wins over the environment, the environment over the file. "
-        "More: docs/cli.md.",
+        f"--log-format json (or {LOG_FORMAT}=json): the log on stderr as one JSON object a line. More: docs/cli.md.",
         version=__version__,
         version_flags=("--version",),
         result_action="return_value",
@@ -125,13 +141,14 @@ def variable_prefix(name: str) -> str:
 
 def run_job(app: App, tokens: list[str] | None = None) -> int:
     """Runs a job and gives its exit code; errors are one sentence on stderr, never a traceback for a user's mistake."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("aiobotocore").setLevel(logging.WARNING)
-    logging.captureWarnings(True)
     tokens = list(sys.argv[1:] if tokens is None else tokens)
+    hide_by(StorageOptions().hide)
     try:
+        path, values = _config_file(tokens)
+        Logs(_log_form(tokens, values), new_run_id()).set_up()
         with ending_on_signals():
-            app.config = [*_environment(app), *_config_file(tokens)]  # what comes first wins
+            file = [cyclopts.config.Dict(values, source=str(path))] if path else []
+            app.config = [*_environment(app), *file]  # what comes first wins
             return int(app(tokens, exit_on_error=False, print_error=False) or 0)
     except cyclopts.CycloptsError as error:
         return _refused(_told(error, app, tokens), 2)
@@ -148,7 +165,7 @@ def run_job(app: App, tokens: list[str] | None = None) -> int:
         leave()
 
 
-_EVERYWHERE = {"--help", "--version"}
+_EVERYWHERE = {"--help", "--version", "--config", "--log-format"}
 
 
 def _told(error: cyclopts.CycloptsError, app: App, tokens: list[str]) -> str:
@@ -176,6 +193,9 @@ def _unknown_option(app: App, tokens: list[str]) -> str | None:
 
 
 def _refused(message: str, code: int) -> int:
+    if current().form == "json":
+        log.error(message, extra={"exit_code": code})
+        return code
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_plain(message)}")
     return code
 
@@ -202,30 +222,44 @@ def _environment(app: App) -> list[Callable[..., Any]]:
     return [cyclopts.config.Env(prefix, command=False, show=False)]
 
 
-def _config_file(tokens: list[str]) -> list[Callable[..., Any]]:
-    """Takes `--config FILE`, which any job has, out of the tokens; gives what cyclopts reads the values from."""
+def _config_file(tokens: list[str]) -> tuple[Path | None, dict[str, Any]]:
+    """The file that `--config` names, and its values by option; the option is taken out of the tokens."""
+    given = _taken(tokens, "--config")
+    if given is None:
+        return None, {}
+    path = Path(given)
+    if not path.is_file():
+        raise SettingsError(f"--config {path}: no such file.")
+    form = "TOML" if path.suffix == ".toml" else "YAML"
+    try:
+        values = (tomllib.loads if form == "TOML" else yaml.safe_load)(path.read_text())
+    except (OSError, yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--config {path}: cannot be read as {form}: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"--config {path}: needs `option: value` lines.")
+    for name in values:
+        if str(name).replace("_", "-").startswith("no-"):
+            raise SettingsError(f"--config {path}: {name}: give the option itself with true or false.")
+    return path, {str(name).replace("_", "-"): value for name, value in values.items()}
+
+
+def _log_form(tokens: list[str], config: dict[str, Any]) -> Form:
+    """Taken out of the command line, else out of the config file, else the environment's, else text."""
+    asked, in_file = _taken(tokens, "--log-format"), config.pop("log-format", None)
+    found = asked if asked is not None else in_file or os.environ.get(LOG_FORMAT) or "text"
+    for form in get_args(Form):
+        if found == form:
+            return form
+    raise SettingsError(f"--log-format {found}: needs {' or '.join(get_args(Form))}.")
+
+
+def _taken(tokens: list[str], option: str) -> str | None:
+    """The value of an option that any job has, which goes out of the tokens; None where it is not given."""
     for position, token in enumerate(tokens):
-        option, equals, value = token.partition("=")
-        if option != "--config":
-            continue
-        rest = tokens[position + 1 :] if equals else tokens[position + 2 :]
-        path = Path(value if equals else "".join(tokens[position + 1 : position + 2]))
-        del tokens[position:]
-        tokens += rest
-        if not path.is_file():
-            raise SettingsError(f"--config {path}: no such file.")
-        form = "TOML" if path.suffix == ".toml" else "YAML"
-        try:
-            values = (tomllib.loads if form == "TOML" else yaml.safe_load)(path.read_text())
-        except (OSError, yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(
-                f"--config {path}: cannot be read as {form}: {' '.join(str(error).split())}."
-            ) from error
-        if not isinstance(values, dict):
-            raise SettingsError(f"--config {path}: needs `option: value` lines.")
-        for name in values:
-            if str(name).replace("_", "-").startswith("no-"):
-                raise SettingsError(f"--config {path}: {name}: give the option itself with true or false.")
-        plain = {str(name).replace("_", "-"): given for name, given in values.items()}
-        return [cyclopts.config.Dict(plain, source=str(path))]
-    return []
+        name, equals, value = token.partition("=")
+        if name.replace("_", "-") == option:
+            behind = position + (1 if equals else 2)
+            value = value if equals else "".join(tokens[position + 1 : behind])
+            tokens[position:] = tokens[behind:]
+            return value
+    return None

@@ -12,19 +12,19 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from detect_options import DetectArchive
 from ray_stages import Detecting, Reading
 from ray_start import Pool
+from run_metrics import RunMetrics
 from start_up import StartUp
 from tinyface_core.archive.signed_urls import SignedUrls
 from tinyface_core.detect.options import TILE_PX, DetectOptions, Runtime, suited
 from tinyface_core.detect.pyramid import Zooms, adaptive_zooms, most_reduced
 from tinyface_core.errors import CheckpointError, SettingsError
 from tinyface_core.model.advice import Advice
-from tinyface_core.model.locate import ModelAddress, fetch, locate
+from tinyface_core.model.locate import REGISTRY_CURRENT, ModelAddress, fetch, locate
 from tinyface_core.model.spec import NO_RANGES, ModelSpec, bundled_names, read_spec
 from tinyface_core.picture.picture import DECODER_VERSION, Limits
 from tinyface_core.storage import Storage
@@ -93,6 +93,7 @@ class Run:
     claim: Claim
     urls: SignedUrls
     start_up: StartUp
+    metrics: RunMetrics
 
     @cached_property
     def committer(self) -> Committer:
@@ -113,11 +114,15 @@ class Run:
         return Removed.all_of(removal.pictures for removal in self.output.removals())
 
 
-def asked_for(job: DetectArchive, storage: Storage) -> dict[str, Any]:
-    """The settings that the command line names, and only those. Raises SettingsError, CheckpointError."""
+def asked_for(job: DetectArchive, storage: Storage, *, recorded: bool = False) -> dict[str, Any]:
+    """The settings that the command line names, and only those. Raises SettingsError, CheckpointError.
+
+    recorded: whether the output has settings already. `registry:current` then leaves the model open, like no --model:
+    an output keeps the model that was current when it was begun.
+    """
     asked: dict[str, Any] = {"carry": list(job.carry)} if job.carry else {}
-    if job.model is not None:
-        model = locate(job.model, storage)
+    if job.model is not None and not (recorded and job.model == REGISTRY_CURRENT):
+        model = locate(job.model, storage, job.registry)
         asked |= {"model": model.name, "model_hash": model.sha256}
     for name in ("device", "precision"):
         if getattr(job, name) != "auto":
@@ -133,11 +138,13 @@ def asked_for(job: DetectArchive, storage: Storage) -> dict[str, Any]:
 
 def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, storage: Storage) -> Decided:
     """Settings of a new output: as asked for, the rest from the checkpoint and the machine."""
-    model = locate(job.model or _default_model(runtime), storage)
+    model = locate(job.model or _default_model(runtime), storage, job.registry)
     path = fetch(model, storage)
     spec = read_spec(path)
     if not model.bundled:
-        _check_weights(model, path)
+        from tinyface_core.model.checkpoint import refuse_unusable  # with torch, for such models alone
+
+        refuse_unusable(path, f"--model {model.name}")
     if asked.get("precision") == "int8" and not spec.ranges:
         raise CheckpointError(f"--precision int8: {NO_RANGES.format(model.name)}")
     runtime = suited(runtime, spec)
@@ -164,18 +171,6 @@ def decide_anew(job: DetectArchive, asked: dict[str, Any], runtime: Runtime, sto
     if spec.advice is not None:
         log.info("what to expect of --min-score %g, %s", settings["min_score"], _advice(spec.advice, settings))
     return Decided(settings, model, runtime)
-
-
-def _check_weights(model: ModelAddress, path: Path) -> None:
-    """What does not fit is told before any write. Raises CheckpointError."""
-    from tinyface_core.model.checkpoint import is_untrained, load_checkpoint  # with torch, for such models alone
-
-    network, _ = load_checkpoint(path)
-    if is_untrained(network):
-        raise CheckpointError(
-            f"--model {model.name}: its heads are zero, it would find nothing: it has ImageNet weights and was not "
-            "trained for faces. Train it: jobs/train.py --start-from."
-        )
 
 
 def _advice(advice: Advice, settings: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.util.annotations import RayDeprecationWarning
 
+import ray_metrics
 import ray_stages
 from ray_stages import DetectFaces, Detecting, Reading, read_units
 from ray_start import READER_CPUS, Pool, computing_environment, run_as_detector
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 # The workers of a submitted job find the core, but not the folder that this file is in: the stages travel themselves.
 ray.cloudpickle.register_pickle_by_value(ray_stages)
+ray.cloudpickle.register_pickle_by_value(ray_metrics)
 
 GPU_BATCH = 32
 STALLED_S = 3 * 3600  # a chain in which nothing moves for so long has failed: twice what 20,000 x 20,000 px may take

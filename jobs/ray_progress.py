@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tinyface_core.logs import current
 from tinyface_core.report.text import counted
 from tinyface_core.tables.unit_tables import UnitTotals
 
@@ -42,7 +43,7 @@ class RunProgress:
         self._logged = time.monotonic()
         self._ended = threading.Event()
         self._bar: Progress | None = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and current().form == "text":
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
             self._bar = Progress(*columns, TextColumn("{task.fields[said]}"), console=Console(stderr=True))
             self._task = self._bar.add_task("pictures", total=expected or None, said="")

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from ray_metrics import KeptGauges, StageSeconds, count_retries
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.read import read_unit
 from tinyface_core.archive.record import Part, Record, Unit, UnitEnd
 from tinyface_core.detect.options import DetectOptions, Runtime
 from tinyface_core.errors import InputError, PictureError, StorageError
 from tinyface_core.forecast.timing import PictureTimes, time_pictures
+from tinyface_core.logs import Logs, about, current
 from tinyface_core.model.locate import ModelAddress, fetch
 from tinyface_core.picture.guard import DecodePool
 from tinyface_core.picture.picture import Limits
@@ -41,6 +43,7 @@ class Reading:
     candidates: CandidateFilter
     carried: tuple[pa.Field, ...] = ()
     block_bytes: int = BLOCK_BYTES
+    logs: Logs = field(default_factory=current)
 
     @property
     def carry(self) -> tuple[str, ...]:
@@ -60,6 +63,7 @@ class Detecting:
     carried: tuple[pa.Field, ...] = ()
     threads: int = 1
     decoders: int = 1
+    logs: Logs = field(default_factory=current)
 
 
 def work_item(unit: Unit, carried: tuple[pa.Field, ...], only: frozenset[int] | None = None) -> dict[str, bytes]:
@@ -80,20 +84,31 @@ def work_item(unit: Unit, carried: tuple[pa.Field, ...], only: frozenset[int] | 
 
 def read_units(work: pa.Table, reading: Reading) -> Iterator[pa.Table]:
     """Items of work -> records, in tables of about block_bytes; each unit ends with its marker."""
+    seconds = begin_stage(reading.logs)
     for packed in work["work"].to_pylist():
         unit, wanted = unpacked(packed)
         held: list[Record | UnitEnd] = []
         held_bytes = 0
+        records = read_unit(unit, reading.storage, reading.candidates, carry=reading.carry, only=wanted)
         try:
-            for record in read_unit(unit, reading.storage, reading.candidates, carry=reading.carry, only=wanted):
+            for record in seconds.timed("read", records):
                 held.append(record)
                 held_bytes += len(record.data or b"") if isinstance(record, Record) else 0
                 if held_bytes >= reading.block_bytes:
+                    seconds.tell()
                     yield records_table(unit.name, held, reading.carried)
                     held, held_bytes = [], 0
+            seconds.tell()
             yield records_table(unit.name, held, reading.carried)
         except (StorageError, InputError) as error:
             yield stop_table(unit.name, str(error), record_schema(reading.carried))
+
+
+def begin_stage(logs: Logs) -> StageSeconds:
+    """In the process of a stage: it logs as its run does, and counts what its stores try again."""
+    logs.take_over("ray")
+    count_retries()
+    return StageSeconds()
 
 
 def unpacked(work: bytes) -> tuple[Unit, frozenset[int] | None]:
@@ -113,19 +128,28 @@ class DetectFaces:
     """The actor: holds one detector and decodes ahead of it. Records -> rows, one a picture."""
 
     def __init__(self, detecting: Detecting) -> None:
+        self.seconds = begin_stage(detecting.logs)
         self.detect = _detector(detecting)
         self.carried = detecting.carried
         self.decoders = DecodePool(detecting.decoders, detecting.limits).__enter__()
+        self.gauges = KeptGauges()
+        self.gauges.set("tinyface_detectors", 1)
 
     def __call__(self, records: pa.Table) -> pa.Table:
-        rows = RowBuilder(records, self.carried)
+        rows, decoded_s = RowBuilder(records, self.carried), self.decoders.decode_s
+        units, indexes = (records[name].to_pylist() for name in ("unit", "index"))
         for row, picture in self.decoders.decode_ahead(rows.encoded()):
             if isinstance(picture, PictureError):
                 rows.add(row, picture)
                 continue
             began = time.perf_counter()
-            found = self.detect(picture)
-            rows.add(row, picture, found, time.perf_counter() - began)
+            with about(unit=units[row], index=indexes[row]):
+                found = self.detect(picture)
+            detect_s = time.perf_counter() - began
+            rows.add(row, picture, found, detect_s)
+            self.seconds.add("detect", detect_s)
+        self.seconds.add("decode", self.decoders.decode_s - decoded_s)
+        self.seconds.tell()
         return rows.table()
 
 

@@ -22,12 +22,15 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # the job prints i
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 # Of a local Ray, which else ends idle workers after a second where detectors fill the CPUs: each read starts a process.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+# It would mark lines of workers that look alike as repeated, which are no JSON then.
+os.environ.setdefault("RAY_DEDUP_LOGS_ALLOW_REGEX", r'^\{"')
 
 import ray
 from ray.experimental.internal_kv import _internal_kv_get
 
 from tinyface_core.detect.options import Device, Precision, Runtime
 from tinyface_core.errors import ResourceError
+from tinyface_core.logs import current
 from tinyface_core.report.text import counted
 
 log = logging.getLogger(__name__)
@@ -91,7 +94,7 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
     where = _joinable(address)
     try:
         only_local = {"include_dashboard": False} if where == "local" else {}
-        context = _init(address=where, logging_level=logging.WARNING, **only_local)
+        context = _init(address=where, logging_level=logging.WARNING, **only_local, **_logging())
     except ConnectionError as error:
         raise ResourceError(f"no Ray cluster answers at {where}: {error}") from error
     try:
@@ -115,10 +118,30 @@ def _init(**options: Any) -> Any:
     set_by_ray = ray._private.utils.set_sigterm_handler
     ray._private.utils.set_sigterm_handler = lambda handler: None
     try:
-        return ray.init(**options)
+        with _keeping_the_log():
+            return ray.init(**options)
     finally:
         ray._private.utils.set_sigterm_handler = set_by_ray
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+def _logging() -> dict[str, Any]:
+    """Where the run logs JSON: what makes Ray's workers do so, and Ray pass their lines on as they are, unmarked."""
+    wanted = current().form == "json"
+    return {"logging_config": ray.LoggingConfig(encoding="JSON", log_level="WARNING")} if wanted else {}
+
+
+@contextmanager
+def _keeping_the_log() -> Iterator[None]:
+    """Ray would set up the driver as its workers: a second handler beside ours, which says everything twice."""
+    root, of_ray = logging.getLogger(), logging.getLogger("ray")
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        if current().form == "json":
+            root.handlers[:], of_ray.handlers[:], of_ray.propagate = handlers, [], True
+            root.setLevel(level)
 
 
 def _grows() -> bool:

@@ -12,7 +12,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,8 +23,10 @@ from ray.train.torch import TorchTrainer
 from torch import Tensor
 from torch import distributed as dist
 
+from ray_metrics import KeptGauges, made
 from tinyface_core.errors import InputError, StopRun
 from tinyface_core.evaluate.matching import Found
+from tinyface_core.logs import Logs, current
 from tinyface_core.model.checkpoint import save_checkpoint
 from tinyface_core.model.network import HRNetwork
 from tinyface_core.storage import Storage
@@ -54,6 +56,7 @@ class TrainingRun:
     threads: int
     validation_crops: int
     provenance: tuple[tuple[str, str], ...]
+    logs: Logs = field(default_factory=current)
 
     def starting_network(self) -> HRNetwork:
         """Raises: CheckpointError, InputError, StorageError."""
@@ -64,6 +67,7 @@ class TrainingRun:
 def train_worker(given: dict[str, TrainingRun]) -> None:
     """One worker from start or resume to the end of the budget."""
     run = given["run"]
+    run.logs.take_over("ray", "ray.train")
     torch.set_num_threads(run.threads)
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
@@ -76,27 +80,53 @@ def train_worker(given: dict[str, TrainingRun]) -> None:
         with checkpoint.as_directory() as folder:
             resume(Path(folder) / "state.pt", trainer)
             epochs = epochs_of(Path(folder))
+    metrics = TrainMetrics(rank, trainer.crops)
 
     def on_report(report: Report) -> None:
         latest.update(report.metrics())
+        metrics.report(report)
         if rank == 0:
             log.info("%s", report)
 
     def on_epoch() -> None:
         found = _together(fixed.found(trainer, range(rank, run.validation_crops, size)), size)
-        metrics = {**latest, **trainer.standing(), **fixed.score(found)}
-        epochs.append(metrics)
+        epoch = {**latest, **trainer.standing(), **fixed.score(found)}
+        epochs.append(epoch)
         if rank:
-            ray.train.report(metrics)
+            ray.train.report(epoch)
             return
+        metrics.epoch(epoch)
         with tempfile.TemporaryDirectory() as folder:
             save_state(Path(folder) / "state.pt", trainer)
             (Path(folder) / EPOCHS).write_text(json.dumps(epochs))
-            _save_model(Path(folder) / MODEL, trainer, run, metrics)
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            _save_model(Path(folder) / MODEL, trainer, run, epoch)
+            ray.train.report(epoch, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     epoch_crops = run.settings.epoch_crops or len(run.pictures)
     train(trainer, pictures, on_report=on_report, on_epoch=on_epoch, epoch_crops=epoch_crops)
+
+
+class TrainMetrics:
+    """What one worker tells of its reports: how long it waited; the first one its loss too, and what all share.
+
+    crops: that an earlier process, from whose checkpoint this one goes on, has told.
+    """
+
+    def __init__(self, rank: int, crops: int) -> None:
+        self._rank, self._crops = rank, crops
+        self._gauges, self._counter = KeptGauges(), made("tinyface_train_crops_total")
+
+    def report(self, report: Report) -> None:
+        self._gauges.set("tinyface_train_waiting_ratio", report.waiting)
+        if self._rank == 0:
+            for part, loss in (("labels", report.labels_loss), ("boxes", report.boxes_loss)):
+                self._gauges.set("tinyface_train_loss", loss, part=part)
+            if report.crops > self._crops:
+                self._counter.inc(report.crops - self._crops)
+            self._crops = report.crops
+
+    def epoch(self, metrics: dict[str, float]) -> None:
+        self._gauges.set("tinyface_train_validation_ratio", metrics["val_ap"])
 
 
 def fit(

@@ -30,8 +30,10 @@ from redact_options import RedactCopies
 from redact_run import RedactRun, seek
 from redact_stages import Redacting
 from redact_work import CopyLoop
+from run_metrics import RunMetrics
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.errors import StopRun, TooManyFaces
+from tinyface_core.logs import current
 from tinyface_core.picture.picture import Limits
 from tinyface_core.redact.destination import sweep_copies
 from tinyface_core.report.text import counted
@@ -68,7 +70,7 @@ def main(tables: str, /, *, job: RedactCopies) -> int:
             check = run.checked()
             checking = _checking(run, ray_session) if check is None else None
             run.begin()
-            worked = _work(run, pool) if pool else UnitTotals()
+            worked = _work(run, pool, RunMetrics("redact", stack)) if pool else UnitTotals()
             swept = sweep_copies(claim.guarded(), run.to, run.results.tables(["path"]))
             check = checking.check(sought.records, job.check, job.seed) if checking else check
             facts = _facts(run, worked, swept, check, started)
@@ -79,7 +81,7 @@ def main(tables: str, /, *, job: RedactCopies) -> int:
     return 0
 
 
-def _work(run: RedactRun, pool: Pool) -> UnitTotals:
+def _work(run: RedactRun, pool: Pool, metrics: RunMetrics) -> UnitTotals:
     sought = run.sought
     redacting = Redacting(
         sought.storage,
@@ -91,8 +93,15 @@ def _work(run: RedactRun, pool: Pool) -> UnitTotals:
     )
     expected = sum(record.totals.pictures for name, record in sought.records.items() if name not in run.done)
     log.info("%s to copy, about %s", counted(run.open_units, "unit"), counted(expected, "picture"))
+    metrics.start(device="cpu")
+    metrics.begin(expected)
+
+    def on_commit(unit: str, totals: UnitTotals, seconds: float) -> None:
+        run.totals[unit] = totals
+        metrics.copied(totals, seconds)
+
     with RunProgress(expected) as progress:
-        loop = CopyLoop(redacting, pool, run.results, progress, run.totals.__setitem__)
+        loop = CopyLoop(redacting, pool, run.results, progress, on_commit)
         worked = loop.work(run.units())
         progress.say(now=True)
     return worked
@@ -117,6 +126,7 @@ def _facts(
     sought, now = run.sought, datetime.now(UTC)
     units = {"planned": sought.planned, "detected": len(sought.records), "copied_before": len(run.done)}
     return {
+        "run": current().run,
         "finished_at": now.isoformat(timespec="seconds"),
         "started_at": started.isoformat(timespec="seconds"),
         "wall_s": round((now - started).total_seconds(), 3),

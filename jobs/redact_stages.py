@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
 import pyarrow as pa
 
-from ray_stages import BLOCK_BYTES, unpacked, work_item
+from ray_metrics import StageSeconds
+from ray_stages import BLOCK_BYTES, begin_stage, unpacked, work_item
 from tinyface_core.archive.record import Unit
 from tinyface_core.errors import StopRun
+from tinyface_core.logs import Logs, about, current
 from tinyface_core.picture.guard import DecodePool
 from tinyface_core.picture.picture import Limits
 from tinyface_core.redact.copies import Copy, copy_of, row_of, write_copy
@@ -49,6 +51,7 @@ class Redacting:
     limits: Limits
     decoders: int = 1
     block_bytes: int = BLOCK_BYTES
+    logs: Logs = field(default_factory=current)
 
 
 def item_of(unit: Unit, record: CommitRecord, only: frozenset[int] | None = None) -> dict[str, bytes | str]:
@@ -58,23 +61,26 @@ def item_of(unit: Unit, record: CommitRecord, only: frozenset[int] | None = None
 
 def read_pictures(work: pa.Table, redacting: Redacting) -> Iterator[pa.Table]:
     """Items of work -> pictures with their faces, in tables of about block_bytes; each unit ends with its marker."""
+    seconds = begin_stage(redacting.logs)
     for item in work.to_pylist():
         unit, only = unpacked(item["work"])
         record = CommitRecord(item["uri"], unit.name, item["commit"], "", "", "", UnitTotals())
         try:
-            yield from _pictures_of(unit, only, record, redacting)
+            for table in _pictures_of(unit, only, record, redacting, seconds):
+                seconds.tell()
+                yield table
         except (StopRun, ObjectError) as error:
             yield _asked_table([stop_row(unit.name, str(error))])
 
 
 def _pictures_of(
-    unit: Unit, only: frozenset[int] | None, record: CommitRecord, redacting: Redacting
+    unit: Unit, only: frozenset[int] | None, record: CommitRecord, redacting: Redacting, seconds: StageSeconds
 ) -> Iterator[pa.Table]:
     storage, name = redacting.storage, unit.name
     pictures = examined(storage, record, redacting.redaction.min_score)
     held: list[dict[str, Any]] = []
     held_bytes = 0
-    for picture in read_again(unit, pictures, storage, only):
+    for picture in seconds.timed("read", read_again(unit, pictures, storage, only)):
         held.append(_asked_row(name, record.commit, picture))
         held_bytes += len(picture.data or b"") + 1
         if held_bytes >= redacting.block_bytes:
@@ -100,6 +106,7 @@ class RedactPictures:
 
     def __init__(self, redacting: Redacting) -> None:
         cv2.setNumThreads(1)
+        self.seconds = begin_stage(redacting.logs)
         self.redacting = redacting
         self.decoders = DecodePool(redacting.decoders, redacting.limits).__enter__()
         self.looked_s = -CLAIM_LOOKS_S
@@ -108,15 +115,21 @@ class RedactPictures:
         rows = asked.drop_columns(["data"]).to_pylist()
         waiting = [number for number, valid in enumerate(asked["data"].is_valid().to_pylist()) if valid]
         encoded = ((number, asked["data"][number].as_py()) for number in waiting)
+        decoded_s = self.decoders.decode_s
         try:
             for number, picture in self.decoders.decode_ahead(encoded):
                 row, wanted = rows[number], _picture_of(rows[number])
-                outcome = copy_of(wanted, picture, self.redacting.redaction)
-                if isinstance(outcome, Copy):
-                    self._write(outcome)
+                began = time.perf_counter()
+                with about(unit=row["unit"], index=row["index"]):
+                    outcome = copy_of(wanted, picture, self.redacting.redaction)
+                    if isinstance(outcome, Copy):
+                        self._write(outcome)
+                self.seconds.add("redact", time.perf_counter() - began)
                 rows[number] = row_of(row["unit"], row["commit"], wanted, outcome)
         except StopRun as error:
             return rows_table([stop_row(rows[0]["unit"], str(error))])
+        self.seconds.add("decode", self.decoders.decode_s - decoded_s)
+        self.seconds.tell()
         return rows_table([{name: row.get(name) for name in ROW_SCHEMA.names} for row in rows])
 
     def _write(self, copy: Copy) -> None:

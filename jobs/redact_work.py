@@ -7,6 +7,7 @@ took along is tried again, each picture in a block of its own; what still fails 
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -84,26 +85,26 @@ def copies_in(work: Sequence[Item], redacting: Redacting, pool: Pool) -> Dataset
 
 @dataclass(frozen=True)
 class CopyLoop:
-    """Works units and commits them. on_commit: told of each, from the driver's thread."""
+    """Works units and commits them. on_commit: told of each and of its seconds, from the driver's thread."""
 
     redacting: Redacting
     pool: Pool
     results: ResultFiles
     progress: RunProgress
-    on_commit: Callable[[str, UnitTotals], None]
+    on_commit: Callable[[str, UnitTotals, float], None]
 
     def work(self, units: Iterable[Committed]) -> UnitTotals:
         """Commits every unit; gives the counts of all. Raises StopRun: the store, the cluster or the claim failed."""
-        writing: dict[Future[UnitTotals], Committed] = {}
+        writing: dict[Future[tuple[UnitTotals, float]], Committed] = {}
         done: list[UnitTotals] = []
 
         def finish(ahead: int) -> None:
             for future, work in list(writing.items()):
                 if future.done() or len(writing) > ahead:
-                    totals = future.result()
+                    totals, seconds = future.result()
                     del writing[future]
                     done.append(totals)
-                    self.on_commit(work.unit.name, totals)
+                    self.on_commit(work.unit.name, totals, seconds)
                     self.progress.committed(totals, work.record.totals.pictures)
 
         with ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit") as threads:
@@ -121,8 +122,10 @@ class CopyLoop:
                 raise
         return sum_totals(done)
 
-    def _write(self, name: str, commit: str, rows: pa.Table) -> UnitTotals:
-        return self.results.write(name, commit, unit_results(rows))
+    def _write(self, name: str, commit: str, rows: pa.Table) -> tuple[UnitTotals, float]:
+        """The commit, and the seconds that it took; in a thread."""
+        began = time.monotonic()
+        return self.results.write(name, commit, unit_results(rows)), time.monotonic() - began
 
     def _whole(self, window: Mapping[str, Committed]) -> Iterator[tuple[str, pa.Table]]:
         """Each unit of the window once, with all of its rows."""

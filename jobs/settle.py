@@ -112,7 +112,8 @@ class Settling:
             indexes = frozenset(index for index in indexes if index < len(unit.present))
         read, detect = self._process_for(read_alone), self._process_for(detect_alone)
         for index in sorted(indexes):
-            log.warning("unit %s, picture %d: tried in a process of its own", unit.name, index)
+            told = {"unit": unit.name, "index": index}
+            log.warning("unit %s, picture %d: tried in a process of its own", unit.name, index, extra=told)
             records = _within_limits(read, unit, frozenset([index]), self.reading)
             if isinstance(records, PictureError):
                 yield from collector.add(self._rows_of(_unreadable(unit, index, records), unit))

@@ -16,8 +16,13 @@ from tinyface_core.train.data import AnnotatedPicture
 RECORD, BEST = "run.json", "best.safetensors"
 
 
-def go_on(run: TrainingRun, uri: str, storage: Storage) -> bool:
+OTHER_NAME = f"another --name (and --start-from its {BEST} to train it further)"
+
+
+def go_on(run: TrainingRun, uri: str, storage: Storage, *, option: str = "--name", instead: str = OTHER_NAME) -> bool:
     """Records a new run below its uri; of one that is there, says whether it is finished.
+
+    option: that names the run, for messages; instead: what else to give for another run.
 
     Raises:
         SettingsError: the run there was started with something else; names what.
@@ -30,8 +35,8 @@ def go_on(run: TrainingRun, uri: str, storage: Storage) -> bool:
     if differ := [name for name in asked if recorded.get(name) != asked[name]]:
         name = differ[0]
         raise SettingsError(
-            f"--name: {uri} was begun with {name} {recorded.get(name)}, now it is {asked[name]}: give what it had, or "
-            f"another --name (and --start-from its {BEST} to train it further)."
+            f"{option}: {uri} was begun with {name} {recorded.get(name)}, now it is {asked[name]}: give what it had, "
+            f"or {instead}."
         )
     return storage.stat(f"{uri}/{BEST}") is not None
 
@@ -40,7 +45,7 @@ def _facts(run: TrainingRun) -> dict[str, Any]:
     """By the names that a user knows, as JSON gives them back."""
     settings = _flat(asdict(run.settings))
     settings |= {"crops": run.budget.crops, "hours": run.budget.hours, "start_from": run.start_from}
-    settings |= {"data": _digest(run.pictures), "validate": _digest(run.validation)}
+    settings |= {"data": digest_of(run.pictures), "validate": digest_of(run.validation)}
     settings["validation_crops"] = run.validation_crops
     return dict(json.loads(json.dumps(settings)))
 
@@ -52,7 +57,7 @@ def _flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
     return flat
 
 
-def _digest(pictures: Sequence[AnnotatedPicture]) -> str:
+def digest_of(pictures: Sequence[AnnotatedPicture]) -> str:
     """How many pictures, and a hash of their names, versions and boxes."""
     digest = hashlib.blake2b(digest_size=8)
     for picture in pictures:

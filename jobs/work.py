@@ -23,6 +23,7 @@ from ray_start import Pool
 from settle import Indexes, Settling
 from tinyface_core.archive.record import CHANGED, DENIED, Source, Unit
 from tinyface_core.errors import StopRun, TooManyErrors
+from tinyface_core.logs import about
 from tinyface_core.report.text import counted
 from tinyface_core.tables.collect import UnitCollector
 from tinyface_core.tables.commit import Committer, Written
@@ -75,9 +76,14 @@ def work(run: Run, to_do: ToDo, pool: Pool) -> Worked:
     log.info("%s, on %s", amount, _told(pool))
     suspects = {name: frozenset(counts) for name, counts in run.output.attempts().items()}
     done: dict[str, UnitTotals] = {}
+    runtime = run.decided.runtime
+    run.metrics.start(model=run.decided.model.name, precision=runtime.precision, device=runtime.device)
+    run.metrics.begin(to_do.pictures)
 
-    def on_commit(work: UnitWork, written: Written) -> None:
+    def on_commit(work: UnitWork, written: Written, seconds: float) -> None:
         done[work.unit.name], to_do.totals[work.unit.name] = written.worked, written.unit
+        run.metrics.committed(written.worked, written.errors, seconds)
+        run.metrics.expect(progress.expected)
         if work.part.name in suspects:
             run.output.write_attempts(work.part.name, {})
 
@@ -113,7 +119,7 @@ def _told(pool: Pool) -> str:
 
 @dataclass
 class CommitLoop:
-    """Works units and commits them. hash_of: a unit's sources_hash. on_commit: told of each commit.
+    """Works units and commits them. hash_of: a unit's sources_hash. on_commit: told of each commit, and its seconds.
 
     reads_otherwise: whether objects that this run does not work can be read. on_rows: told of each block. changed:
     uri -> source as it was planned, of objects that were another version when they were read.
@@ -123,7 +129,7 @@ class CommitLoop:
     committer: Committer
     hash_of: Callable[[Unit], str]
     progress: RunProgress
-    on_commit: Callable[[UnitWork, Written], None]
+    on_commit: Callable[[UnitWork, Written, float], None]
     max_error_share: float | None = None
     reads_otherwise: Callable[[], bool] = lambda: False
     on_rows: Callable[[pa.Table], None] = lambda _: None
@@ -136,7 +142,7 @@ class CommitLoop:
             StopRun: the store, the cluster or the claim failed. TooManyErrors: above max_error_share.
         """
         with ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit") as pool:
-            self._pool, self._writing = pool, dict[Future[Written], UnitWork]()
+            self._pool, self._writing = pool, dict[Future[tuple[Written, float]], UnitWork]()
             self._denied, self._has_read = list[tuple[UnitWork, pa.Table]](), False
             try:
                 for window in windows(units):
@@ -169,7 +175,10 @@ class CommitLoop:
     def _commit(self, units: dict[str, UnitWork], name: str, rows: pa.Table) -> None:
         """Writes a whole unit; one of which every object is denied waits until another object can be read."""
         if not units[name].answered(rows):
-            log.warning("%s: cannot be read as it was: its error rows stay", units[name].unit.sources[0].uri)
+            unit = units[name].unit
+            log.warning(
+                "%s: cannot be read as it was: its error rows stay", unit.sources[0].uri, extra={"unit": unit.name}
+            )
             return
         if not self._has_read and _all_denied(rows):
             self._denied.append((units[name], rows))
@@ -188,8 +197,15 @@ class CommitLoop:
 
     def _submit(self, work: UnitWork, rows: pa.Table) -> None:
         self._note_changed(work, rows)
-        self._writing[self._pool.submit(self.committer.write, work, self.hash_of(work.unit), rows)] = work
+        self._writing[self._pool.submit(self._write, work, self.hash_of(work.unit), rows)] = work
         self._finish(COMMITS_AHEAD)
+
+    def _write(self, work: UnitWork, sources_hash: str, rows: pa.Table) -> tuple[Written, float]:
+        """The commit, and the seconds that it took; in a thread."""
+        began = time.monotonic()
+        with about(unit=work.unit.name):
+            written = self.committer.write(work, sources_hash, rows)
+        return written, time.monotonic() - began
 
     def _note_changed(self, work: UnitWork, rows: pa.Table) -> None:
         uris = set(rows.filter(pc.starts_with(rows["error_message"], CHANGED))["uri"].to_pylist())
@@ -212,10 +228,10 @@ class CommitLoop:
         """Takes in what is written; waits for the oldest while more than `ahead` are under way."""
         for future, work in list(self._writing.items()):
             if future.done() or len(self._writing) > ahead:
-                written = future.result()
+                written, seconds = future.result()
                 del self._writing[future]
-                self.on_commit(work, written)
                 self.progress.committed(written.worked, work.expected)
+                self.on_commit(work, written, seconds)
         self._judge()
 
     def _judge(self, *, at_end: bool = False) -> None:

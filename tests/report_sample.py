@@ -25,6 +25,7 @@ class SamplePicture:
     error: tuple[str, str, str] | None = None
     source_version: str | None = None
     occurrence: int = 0
+    sha256: str | None = None
 
     @property
     def image_id(self) -> str:
@@ -54,6 +55,7 @@ def _image_row(picture: SamplePicture, unit: str, commit: str) -> dict[str, obje
         "uri": picture.uri,
         "member": picture.member,
         "size_bytes": 1000,
+        "sha256": picture.sha256,
         "source_version": picture.source_version,
         "format": "jpeg" if known else None,
         "width": picture.size_hw[1] if known else None,

@@ -28,6 +28,7 @@ from tinyface_core.stores.base import (
     ObjectTooLarge,
     StorageOptions,
     Store,
+    on_retry,
 )
 from tinyface_core.stores.local import LocalStore
 from tinyface_core.stores.signed import unsigned
@@ -42,6 +43,7 @@ __all__ = [
     "ObjectTooLarge",
     "Storage",
     "StorageOptions",
+    "on_retry",
     "unsigned",
 ]
 

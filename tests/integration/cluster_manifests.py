@@ -28,10 +28,15 @@ def tool(name: str) -> str:
     return found
 
 
-@cache
 def rendered(overlay: str) -> tuple[dict[str, Any], ...]:
+    """The objects of an overlay."""
+    return rendered_at(CLUSTER / "overlays" / overlay)
+
+
+@cache
+def rendered_at(folder: Path) -> tuple[dict[str, Any], ...]:
     """The objects that `kubectl apply -k` would send. Read-only: shared by all tests."""
-    command = [tool("kubectl"), "kustomize", str(CLUSTER / "overlays" / overlay)]
+    command = [tool("kubectl"), "kustomize", str(folder)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stderr) == (0, "")
     return tuple(yaml.safe_load_all(run.stdout))

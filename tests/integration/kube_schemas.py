@@ -73,7 +73,7 @@ def refused(manifest: dict[str, Any], *, by_crds: bool) -> list[str]:
     if by_crds:
         errors = Draft202012Validator(crd_schema(kind)).iter_errors(manifest)
         return [f"{'.'.join(map(str, error.absolute_path))}: {error.message[:300]}" for error in errors]
-    wrong = list(_differing(manifest["spec"], FIELDS[kind], "spec"))
+    wrong = list(differing(manifest["spec"], FIELDS[kind], "spec"))
     for path, template in pod_templates(manifest):
         wrong += [f"{path}: {why}" for why in refused_by_kubernetes(as_object(template))]
     return wrong
@@ -106,7 +106,7 @@ def pod_templates(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, A
             yield from pod_templates(item, f"{path}.{key}".strip("."))
 
 
-def _differing(value: Any, fields: Any, path: str) -> Iterator[str]:
+def differing(value: Any, fields: Any, path: str) -> Iterator[str]:
     """Where a value is not as FIELDS has it."""
     if isinstance(fields, str):
         return
@@ -115,13 +115,13 @@ def _differing(value: Any, fields: Any, path: str) -> Iterator[str]:
             yield f"{path}: {value!r}, not one of {sorted(fields)}"
     elif isinstance(fields, list):
         for index, item in enumerate(value):
-            yield from _differing(item, fields[0], f"{path}[{index}]")
+            yield from differing(item, fields[0], f"{path}[{index}]")
     elif isinstance(fields, dict):
         for key, item in value.items():
             if key not in fields and "*" not in fields:
                 yield f"{path}: unknown key {key!r}"
             else:
-                yield from _differing(item, fields.get(key, fields.get("*")), f"{path}.{key}")
+                yield from differing(item, fields.get(key, fields.get("*")), f"{path}.{key}")
     elif type(value) is not fields:
         yield f"{path}: {value!r} is no {fields.__name__}"
 

@@ -58,7 +58,7 @@ class RayHead:
         self._variables = {"PATH": path, **(variables or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self.folder = Path()
-        self.address = self.dashboard_url = self.agent_url = ""
+        self.address = self.dashboard_url = self.agent_url = self.metrics_url = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -97,7 +97,7 @@ class RayHead:
     def _start(self) -> None:
         port, metrics, client, dashboard, agent, agent_grpc = _free_ports(6)
         self.address, self.dashboard_url = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
-        self.agent_url = f"http://127.0.0.1:{agent}"
+        self.agent_url, self.metrics_url = f"http://127.0.0.1:{agent}", f"http://127.0.0.1:{metrics}/metrics"
         options = {
             "port": port, "node-ip-address": "127.0.0.1", "temp-dir": self.folder, "num-cpus": self._cpus,
             "object-store-memory": OBJECT_STORE_BYTES, "include-dashboard": str(self._dashboard).lower(),

@@ -18,8 +18,8 @@ import pytest
 
 from detect_archive import app
 from options import _config_file
+from retrain import app as retrain_app
 from tests.integration.cluster_manifests import CLUSTER, OVERLAYS, of_kind, ray_job_specs
-from tests.integration.job_runs import ROOT
 from tests.integration.kube_schemas import refused
 
 pytestmark = pytest.mark.integration
@@ -69,11 +69,29 @@ def test_every_ray_job_ends_and_takes_its_cluster_with_it(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_retraining_sleeps_as_long_as_its_command_is_not_there(overlay: str) -> None:
-    """A schedule whose command is missing would fail each week, on a cluster that costs."""
-    assert not (ROOT / "jobs" / "retrain.py").exists(), "it has come: wake the schedule, check its options here"
+def test_retraining_sleeps_until_it_has_something_to_work_on(overlay: str) -> None:
+    """A schedule whose buckets nobody has filled in would fail each week, on a cluster that costs."""
     schedules = of_kind(overlay, "CronJob", "RayCronJob")
     assert [each["spec"]["suspend"] for each in schedules.values()] == [True]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_retraining_command_is_one_that_the_job_takes(overlay: str) -> None:
+    """Through the job's own parser, with the tick as the starter writes it; its workers share a batch and find room."""
+    if overlay == "raycronjob":
+        (cron,) = of_kind(overlay, "RayCronJob").values()
+        spec = cron["spec"]["jobTemplate"]
+    else:
+        spec = of_kind(overlay, "RayJob")["tinyface-retrain"]["spec"]
+    assert ("@TICK@" in spec["entrypoint"]) is (overlay != "raycronjob"), "only the starter fills it in"
+    program, script, *tokens = shlex.split(spec["entrypoint"].replace("@TICK@", "2025-11-24T16:00Z"))
+    assert (program, script) == ("python", "/home/ray/tinyface/jobs/retrain.py")
+    _, bound, _ = retrain_app.parse_args(tokens, exit_on_error=False, print_error=False)
+    (options,) = bound.arguments.values()
+    assert options.training.settings_for("hr-resnet50", None).batch % options.training.workers == 0
+    (group,) = [group for group in spec["rayClusterSpec"]["workerGroupSpecs"] if group["groupName"] == "cpu"]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert options.training.workers * options.training.cpus_per_worker <= int(limits["cpu"]) * group["maxReplicas"]
 
 
 @pytest.mark.parametrize("overlay", sorted(set(OVERLAYS) - {"raycronjob"}))

@@ -1,5 +1,7 @@
 """`ray job submit --working-dir .`: the code travels, runs from where it was unpacked, and its exit code is told.
 
+Detection and retraining.
+
 A head with dashboard whose Python has the libraries, and no tinyface: what runs must be what travelled.
 """
 
@@ -16,11 +18,16 @@ from typing import Any
 
 import pytest
 
+from options import run_job
+from registry import app as registry_app
 from tests.integration.job_pictures import cloud
 from tests.integration.job_runs import ROOT
+from tests.integration.labelled import LIGHT, labelled
 from tests.integration.ray_head import RayHead
 from tests.integration.s3_server import S3Server
 from tests.unit.archives import tar_bytes
+from tinyface_core.model.locate import locate
+from tinyface_core.registry.registry import Registry
 from tinyface_core.storage import Storage
 from tinyface_core.tables.validate import validate
 
@@ -63,12 +70,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def submit(head: RayHead, checkout: Path, *options: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+def submit(
+    head: RayHead, checkout: Path, *options: str, script: str = "detect_archive.py"
+) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """(what the command said, what the head knows of the job)."""
     ray = Path(sys.executable).parent / "ray"
     command = [ray, "job", "submit", "--address", head.dashboard_url, "--working-dir", ".", "--"]
     run = subprocess.run(
-        [*command, "python", "jobs/detect_archive.py", *options],
+        [*command, "python", f"jobs/{script}", *options],
         cwd=checkout, env=head.environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     return run, max(head.jobs(), key=lambda job: job["start_time"] or 0)
@@ -104,6 +113,52 @@ def test_a_submitted_job_runs_the_code_that_travelled_from_s3_to_s3(
         "benchmarks",
     } == set()
     assert sum(path.stat().st_size for path in package.rglob("*") if path.is_file()) < PACKAGE_BYTES
+
+
+def test_a_submitted_retraining_decides_on_s3(
+    head: RayHead, checkout: Path, bucket: str, s3_server: S3Server, tmp_path: Path
+) -> None:
+    """From labels to a decision, on a cluster that has never seen tinyface; the same tick again decides nothing anew.
+
+    The current model made the labels, so none is better.
+    """
+    client, registry = s3_server.client(), Registry(Storage(), f"s3://{bucket}/registry")
+    assert run_job(registry_app, ["add", LIGHT, "--registry", registry.uri]) == 0
+    labelled(tmp_path / "new", range(4), dict.fromkeys(range(4), "2026-11-05"))
+    labelled(tmp_path / "frozen", range(8, 11))
+    for file in (path for path in tmp_path.rglob("*") if path.is_file()):
+        client.upload_file(str(file), bucket, str(file.relative_to(tmp_path)))
+    client.put_object(Bucket=bucket, Key="labels.csv", Body=b"source,date\nnew,2026-11-05\n")
+    options = ["--registry", registry.uri, "--data", f"s3://{bucket}/labels.csv", "--frozen", f"s3://{bucket}/frozen"]
+    options += [
+        "--tick",
+        "2026-11-10T03:00Z",
+        "--crops",
+        "8",
+        "--batch",
+        "4",
+        "--validation-crops",
+        "2",
+        "--rate",
+        "0.1",
+    ]
+    options += ["--workers", "1", "--least-pictures", "2", "--refit-pictures", "2", "--samples", "100"]
+    run, job = submit(head, checkout, *options, script="retrain.py")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert job["driver_exit_code"] == 0
+    decision = registry.decision("20261110T0300Z")
+    assert decision is not None
+    assert (decision["promoted"], decision["decision"]) == (False, "kept the current model")
+    assert registry.find("current").name == decision["base"]
+    version = registry.find(decision["version"])
+    assert locate(f"registry:{version.name}", Storage(), registry.uri).sha256 == version.model_hash
+    assert b"**Not better by the rule**" in (registry.read(version.name, "card.md") or b"")
+    stored = {one["Key"]: one["LastModified"] for one in client.list_objects_v2(Bucket=bucket)["Contents"]}
+    run, _ = submit(head, checkout, *options, script="retrain.py")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "kept the current model" in run.stdout
+    again = {one["Key"]: one["LastModified"] for one in client.list_objects_v2(Bucket=bucket)["Contents"]}
+    assert again == stored
 
 
 def test_a_node_says_that_it_is_well_without_the_token_and_nothing_else(head: RayHead) -> None:

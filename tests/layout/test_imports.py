@@ -16,10 +16,12 @@ from tests.layout.source import ROOT, Module, modules
 RANKS = {
     "__init__": 0,
     "errors": 0,
+    "logs": 0,
     "stores": 1,
     "storage": 2,
     "archive": 3,
     "picture": 3,
+    "registry": 3,
     "geometry": 3,
     "boxes": 4,
     "templates": 5,
@@ -35,6 +37,7 @@ RANKS = {
     "train": 11,
     "export": 11,
     "studies": 12,
+    "render": 12,
     "jobs": 13,
 }
 # The left side of the detector and the readers know nothing of each other.
@@ -43,12 +46,19 @@ ONLY = {
     "storage": {"errors", "stores"},
     "archive": {"errors", "storage"},
     "picture": {"errors", "storage"},
+    "registry": {"errors", "storage"},
     "geometry": {"errors"},
 }
 # What a decoding child process imports must be light.
-NO_TORCH = {"errors", "stores", "storage", "archive", "picture", "tables", "redact"}
+NO_TORCH = {"errors", "stores", "storage", "archive", "picture", "registry", "tables", "redact"}
 
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "tensorboardX": "tensorboardx", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "pythonjsonlogger": "python-json-logger",
+    "tensorboardX": "tensorboardx",
+    "yaml": "pyyaml",
+}
 # Declared for what they do without being imported by name.
 NOT_IMPORTED = {
     "s3fs": "fsspec loads it for s3:// urls",

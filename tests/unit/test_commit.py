@@ -411,9 +411,11 @@ def test_no_write_or_delete_without_the_claim(output: Output) -> None:
     assert (len(output.files("images")), len(output.files("detections"))) == (0, 1)
     with pytest.raises(ClaimError):
         driver.sweep({UNIT.name})
+    assert len(output.files("detections")) == 1
+    output.committer.write(UnitWork.whole(UNIT), "sources", make_rows(UNIT))
     with pytest.raises(ClaimError):
         driver.retire([UNIT.name])
-    assert len(output.files("detections")) == 1
+    assert len(output.files("images")) == 1
 
 
 def test_a_store_that_fails_leaves_the_old_commit(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def rows(of: Unit, message: str | None, count: int = 1) -> pa.Table:
 @pytest.fixture
 def loop() -> Iterator[CommitLoop]:
     quiet = cast(Any, Quiet())
-    made = CommitLoop(quiet, quiet, lambda of: "", quiet, lambda name, totals: None)
+    made = CommitLoop(quiet, quiet, lambda of: "", quiet, lambda work, written, seconds: None)
     with ThreadPoolExecutor(1) as pool:
         made._pool, made._writing, made._denied, made._has_read = pool, {}, [], False
         yield made

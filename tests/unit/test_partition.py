@@ -21,12 +21,12 @@ from tinyface_core.storage import Storage
 from tinyface_core.tables.check_files import MIXED_FOLDERS, NO_DETECTIONS
 from tinyface_core.tables.commit import Committer, Swept
 from tinyface_core.tables.footer import committed, folder_of, is_part
+from tinyface_core.tables.output import OutputFolder, OutputState
 from tinyface_core.tables.partition import NO_VALUE, PartitionBy
 from tinyface_core.tables.plan import Plan
 from tinyface_core.tables.redo import UnitWork, committed_tables, least_work
 from tinyface_core.tables.removal import finish_removals
 from tinyface_core.tables.removed import Removal, Removed
-from tinyface_core.tables.output import OutputFolder, OutputState
 from tinyface_core.tables.validate import validate
 
 STORAGE = Storage()
@@ -82,9 +82,9 @@ def test_both_files_of_a_unit_lie_in_the_folder_of_its_value(output: Output) -> 
 def test_readers_see_the_key_as_a_column_and_read_one_value_alone(output: Output) -> None:
     wanted = [("2016-05-03", 8), ("2016-05-04", 8), (None, 8)]
     sql = (
-        "SELECT images.day::VARCHAR AS d, count(*) FROM '{0}/images/**/*.parquet' images "
-        "JOIN '{0}/detections/**/*.parquet' USING (image_id, commit) GROUP BY d ORDER BY d"
-    ).format(output.path)
+        f"SELECT images.day::VARCHAR AS d, count(*) FROM '{output.path}/images/**/*.parquet' images "
+        f"JOIN '{output.path}/detections/**/*.parquet' USING (image_id, commit) GROUP BY d ORDER BY d"
+    )
     with duckdb.connect() as connection:
         assert connection.execute(sql).fetchall() == wanted
     scanned = pl.scan_parquet(f"{output.path}/detections/**/*.parquet", hive_partitioning=True)
@@ -105,9 +105,10 @@ def test_what_a_kill_leaves_is_swept_in_its_folder(output: Output, monkeypatch: 
         write(storage, uri, data)
 
     write = Storage.write
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(Storage, "write", dying)
-        output.write(UnitWork.whole(UNITS["undated"]), faces=4)
+        with pytest.raises(Killed):
+            output.write(UnitWork.whole(UNITS["undated"]), faces=4)
     assert output.files("detections")[FOLDERS["undated"]] == 2
     known = {name: record.commit for name, record in committed(STORAGE, output.uri).items()}
     assert output.committer.sweep({unit.name for unit in UNITS.values()}, known) == Swept(detections=1)

@@ -33,7 +33,7 @@ BRIEF = Limits(timeout_s=2.5, memory_bytes=300 << 20)
 # misbehaves where a word behind the picture's end marker says so.
 FAULTS = """
 import os, signal, sys, time
-if sys.orig_argv[-6:-4] == ["-m", "tinyface_core.picture.child"]:
+if "tinyface_core.picture.child" in sys.orig_argv:
     import tinyface_core.picture.decode as module
     real = module.sniff
     def sniff(data, limits):

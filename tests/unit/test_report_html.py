@@ -163,7 +163,7 @@ def test_nothing_that_a_file_or_a_run_is_called_becomes_markup(tmp_path: Path) -
         *("html", "head", "meta", "link", "title", "style", "body", "header", "section", "footer", "div", "span"),
         *("h1", "h2", "h3", "p", "dl", "dt", "dd", "table", "thead", "tr", "th", "td", "pre", "code", "bdi", "wbr"),
         *("details", "summary", "a", "figure", "figcaption", "label", "input", "img"),
-        *("svg", "g", "path", "rect", "line", "text", "defs", "lineargradient", "stop"),
+        *("svg", "g", "path", "rect", "line", "text", "defs", "lineargradient", "stop", "desc"),
     }
     names = {name for _, attributes in page.elements for name in attributes}
     assert not [name for name in names if name.startswith("on")]

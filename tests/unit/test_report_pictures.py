@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 import warnings
@@ -16,8 +17,7 @@ import pytest
 from tinyface_core.archive.record import image_id_of
 from tinyface_core.errors import StorageError
 from tinyface_core.picture.picture import Picture
-from tinyface_core.report import pictures
-from tinyface_core.report.pictures import read_pictures
+from tinyface_core.report.pictures import Patience, read_pictures
 from tinyface_core.report.summary import PictureFacts
 from tinyface_core.storage import Storage
 
@@ -28,9 +28,11 @@ def png(shade: int) -> bytes:
     return cv2.imencode(".png", np.full((37, 53, 3), shade, np.uint8))[1].tobytes()
 
 
-def facts(uri: str, member: str | None = None, occurrence: int = 0, version: str | None = None) -> PictureFacts:
+def facts(
+    uri: str, member: str | None = None, occurrence: int = 0, version: str | None = None, sha256: str | None = None
+) -> PictureFacts:
     name = None if member is None else member.encode()
-    return PictureFacts(image_id_of(uri, name, occurrence), uri, member, version, 53, 37, 1, 9.0, 9.0, "unused")
+    return PictureFacts(image_id_of(uri, name, occurrence), uri, member, version, sha256, 53, 37, 1, 9.0, 9.0, "unused")
 
 
 def archive(path: Path) -> str:
@@ -98,12 +100,29 @@ def test_the_version_that_the_run_saw_is_used(tmp_path: Path) -> None:
     assert list(shades([facts(uri, "a.png", version=info.version)]).values()) == [0]
 
 
-def test_a_large_archive_is_only_searched_where_it_has_a_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pictures, "MAX_SEARCH_BYTES", 100)
+@pytest.mark.parametrize("ending", ["x.zip", "x.tar"])
+def test_other_bytes_than_those_examined_are_not_shown(tmp_path: Path, ending: str) -> None:
+    """As where a store tells no version, or a file was replaced within the clock's resolution."""
+    uri = archive(tmp_path / ending)
+    (tmp_path / "1.png").write_bytes(png(200))
+    known = [facts(uri, "a.png", sha256=hashlib.sha256(png(0)).hexdigest()), facts(f"file://{tmp_path}/1.png")]
+    other = [facts(uri, "d/a.png", sha256="0" * 64), facts(f"file://{tmp_path}/1.png", sha256="0" * 64)]
+    assert shades(known) == {known[0].image_id: 0, known[1].image_id: 200}
+    assert all("these are not the bytes" in str(reason) for reason in shades(other).values())
+
+
+def test_many_are_decoded_side_by_side_and_each_comes_once(tmp_path: Path) -> None:
+    for shade in range(20):
+        (tmp_path / f"{shade}.png").write_bytes(png(shade))
+    wanted = [facts(f"file://{tmp_path}/{shade}.png") for shade in range(22)]
+    found = shades(wanted, children=2)
+    assert [found[each.image_id] for each in wanted[:20]] == list(range(20))
+    assert all("22" not in str(reason) and ".png" in str(reason) for reason in list(found.values())[20:])
+
+
+def test_a_large_archive_is_only_searched_where_it_has_a_directory(tmp_path: Path) -> None:
     in_zip, in_tar = facts(archive(tmp_path / "x.zip"), "a.png"), facts(archive(tmp_path / "x.tar"), "a.png")
-    found = shades([in_zip, in_tar])
+    found = shades([in_zip, in_tar], patience=Patience(search_bytes=100))
     assert found[in_zip.image_id] == 0
     assert "would have to be read from its start" in str(found[in_tar.image_id])
 
@@ -111,7 +130,7 @@ def test_a_large_archive_is_only_searched_where_it_has_a_directory(
 def test_patience_ends(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(png(200))
     late = facts(f"file://{tmp_path}/1.png")
-    assert "reading the others took over" in str(shades([late], patience_s=-1)[late.image_id])
+    assert "reading the others took over" in str(shades([late], patience=Patience(-1))[late.image_id])
 
 
 def test_a_store_that_cannot_be_reached_costs_the_pictures_not_the_report(

@@ -67,6 +67,7 @@ class PictureDiff:
     uri: str
     member: str | None
     source_version: str | None
+    sha256: str | None
     width: int
     height: int
     old_faces: int

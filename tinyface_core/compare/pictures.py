@@ -124,7 +124,7 @@ def _differing(
     """At most LISTED pictures. kinds: of the faces that are drawn, else empty. by_kind_P3: lost, gained, moved."""
     order_P = np.lexsort((-by_kind_P3[:, 2], -by_kind_P3[:, 0] - by_kind_P3[:, 1]))[:LISTED]
     leading_P = order_P[by_kind_P3[order_P].any(axis=1)]
-    names = ["image_id", "uri", "member", "source_version", "width", "height"]
+    names = ["image_id", "uri", "member", "source_version", "sha256", "width", "height"]
     found = []
     for place, row in zip(leading_P, rows.select(names).take(pa.array(leading_P)).to_pylist(), strict=True):
         spans = [slice(*side.starts_P1[place : place + 2]) for side in faces]

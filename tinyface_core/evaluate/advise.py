@@ -20,7 +20,7 @@ from tinyface_core.evaluate.matching import Matches
 from tinyface_core.evaluate.truth import ALL, HEIGHTS_PX, Truth, height_name
 from tinyface_core.model.advice import Advice, HeightAdvice
 from tinyface_core.model.checkpoint import load_checkpoint, save_checkpoint
-from tinyface_core.model.spec import file_hash
+from tinyface_core.model.spec import ModelSpec, file_hash
 
 STEP = 0.05
 
@@ -91,9 +91,17 @@ def write_advised(model: Path, new: Path, truth: Truth, matches: Matches, settin
             f"{settings['model_hash'][:12]}...: detect with this one first."
         )
     network, spec = load_checkpoint(model)
+    spec = advised(spec, truth, matches, settings)
+    assert spec.advice is not None
+    save_checkpoint(new, network, spec)
+    score = spec.defaults.score
+    return f"{new}: default score {score:g}, one false alarm a picture\n{spec.advice.table(score)}"
+
+
+def advised(spec: ModelSpec, truth: Truth, matches: Matches, settings: Mapping[str, Any]) -> ModelSpec:
+    """The spec with its advice, and the score of one false alarm a picture as default. settings: of the matches."""
     least, zooms = float(settings["min_score"]), settings["zooms"]
     zooms_told = zooms if isinstance(zooms, str) else " ".join(f"{zoom:g}" for zoom in zooms)
     advice = advise(truth, matches, least_score=least, zooms=zooms_told)
     score = round(max(default_score(matches), least), 4)
-    save_checkpoint(new, network, replace(spec, defaults=replace(spec.defaults, score=score), advice=advice))
-    return f"{new}: default score {score:g}, one false alarm a picture\n{advice.table(score)}"
+    return replace(spec, defaults=replace(spec.defaults, score=score), advice=advice)

@@ -82,14 +82,22 @@ def interval(
     truth: Truth, matches: Matches, group_F: NDArray[np.bool_], *, samples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """The 2.5 % and 97.5 % points of the average precision when the pictures are drawn anew, with replacement."""
-    found = counts(truth, matches, group_F)
-    rng = np.random.default_rng(seed)
-    weights_SP = rng.multinomial(matches.pictures, np.full(matches.pictures, 1 / matches.pictures), size=samples)
-    weights_SP = weights_SP.astype(np.float32)
+    weights_SP = drawn_anew(matches.pictures, samples, seed)
+    low, high = np.percentile(resampled(counts(truth, matches, group_F), weights_SP), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def drawn_anew(pictures: int, samples: int, seed: int) -> NDArray[np.float32]:
+    """How often each sample has each picture, (S, P): as many as there are, with replacement."""
+    drawn_SP = np.random.default_rng(seed).multinomial(pictures, np.full(pictures, 1 / pictures), size=samples)
+    return drawn_SP.astype(np.float32)
+
+
+def resampled(found: Counts, weights_SP: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Average precision (S,) of each sample of pictures."""
     hits_ST, kept_ST = weights_SP @ found.hits_PT.astype(np.float32), weights_SP @ found.kept_PT.astype(np.float32)
     faces_S1 = np.maximum(1, weights_SP @ found.faces_P.astype(np.float32))[:, None]
-    low, high = np.percentile(average_precision(_ratio(hits_ST, kept_ST), hits_ST / faces_S1), (2.5, 97.5))
-    return float(low), float(high)
+    return average_precision(_ratio(hits_ST, kept_ST), hits_ST / faces_S1)
 
 
 def average_precision(precision_ST: NDArray[np.floating], recall_ST: NDArray[np.floating]) -> NDArray[np.float64]:

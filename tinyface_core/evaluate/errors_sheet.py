@@ -55,7 +55,7 @@ def contact_sheet(alarms: Alarms, truth: Truth, pictures: Mapping[str, Path], fi
             continue
         name = truth.names[alarms.picture_A[number]]
         title = f"{number + 1}. {alarms.scores_A[number]:.3f} {alarms.kind_A[number]}"
-        axes.set_title(f"{title}\n{_short(name)}", fontsize=8)
+        axes.set_title(f"{title}\n{short_name(name)}", fontsize=8)
         _show(axes, alarms, truth, number, _pixels(pictures.get(name)))
     figure.savefig(file, dpi=110)
 
@@ -74,17 +74,19 @@ def _show(axes: Axes, alarms: Alarms, truth: Truth, number: int, rgb_HW3: NDArra
     axes.imshow(rgb_HW3[top:bottom, left:right], extent=(left, right, bottom, top), interpolation="nearest")
     faces = slice(*truth.starts_P1[alarms.picture_A[number] : alarms.picture_A[number] + 2])
     for face_4, is_valid in zip(truth.faces_F4[faces], truth.valid_F[faces], strict=True):
-        _outline(axes, face_4, _FACE if is_valid else _INVALID, 1.0)
-    _outline(axes, box_4, _DETECTION, 1.6)
+        outline(axes, face_4, _FACE if is_valid else _INVALID, 1.0)
+    outline(axes, box_4, _DETECTION, 1.6)
     axes.set(xlim=(left, right), ylim=(bottom, top))
 
 
-def _outline(axes: Axes, box_4: NDArray[np.float64], colour: str, width: float) -> None:
+def outline(axes: Axes, box_4: NDArray[np.float64], colour: str, width: float, *, dotted: bool = False) -> None:
+    """A box (x, y, width, height), px, seen on light and dark. width: of the line, points."""
     x, y, sides = float(box_4[0]), float(box_4[1]), (float(box_4[2]), float(box_4[3]))
-    line = Rectangle((x, y), *sides, fill=False, edgecolor=colour, linewidth=width)
+    line = Rectangle((x, y), *sides, fill=False, edgecolor=colour, linewidth=width, linestyle=":" if dotted else "-")
     line.set_path_effects([Stroke(linewidth=width + 1.2, foreground="black"), Normal()])
     axes.add_patch(line)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """The end of a name that is too long for a title."""
     return name if len(name) <= _LONGEST_NAME else f"...{name[3 - _LONGEST_NAME :]}"

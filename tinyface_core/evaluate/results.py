@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -49,9 +49,11 @@ def on_disk(results: str, storage: Storage) -> Iterator[Path]:
         yield copy
 
 
-def read_output(output: Path) -> dict[str, Found]:
-    """The faces of an output of the detection job, by picture name; pictures with an error row have none.
+def read_output(output: Path, name_of: Callable[[str], str] = picture_name) -> dict[str, Found]:
+    """The faces of an output of the detection job, by picture; pictures with an error row have none.
 
+    Args:
+        name_of: what to call a picture, of its member or uri.
     Raises:
         InputError: no tables there, or two pictures of one name.
     """
@@ -72,7 +74,7 @@ def read_output(output: Path) -> dict[str, Found]:
     spans = {ids[begin]: slice(begin, end) for begin, end in zip(begins, np.append(begins[1:], len(ids)), strict=True)}
     found: dict[str, Found] = {}
     for image_id, path in pictures:
-        name, span = picture_name(path), spans.get(image_id, slice(0, 0))
+        name, span = name_of(path), spans.get(image_id, slice(0, 0))
         if name in found:
             raise InputError(f"{output}: two pictures are called {name}: annotations could not tell them apart.")
         found[name] = Found(boxes_K4[span], scores_K[span])

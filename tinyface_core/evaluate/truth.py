@@ -57,8 +57,8 @@ class Truth:
         """Name -> which faces count, (F,): the levels, all valid ones, those by height, and those by each attribute."""
         valid_F, height_F = self.valid_F, self.faces_F4[:, 3]
         groups = {**self.levels, ALL: valid_F}
-        for low, high in pairwise(HEIGHTS_PX):
-            groups[height_name(low, high)] = valid_F & (height_F >= low) & (height_F < high)
+        for name, (low, high) in zip(HEIGHT_NAMES, pairwise(HEIGHTS_PX), strict=True):
+            groups[name] = valid_F & (height_F >= low) & (height_F < high)
         for attribute, values in VALUES.items():
             for value, name in enumerate(values):
                 groups[f"{attribute} {name}"] = valid_F & (self.attribute_F(attribute) == value)
@@ -86,6 +86,9 @@ def height_name(low: int, high: int) -> str:
     if low == 0:
         return f"under {high} px"
     return f"{low}-{high} px" if high < HEIGHTS_PX[-1] else f"{low} px and more"
+
+
+HEIGHT_NAMES = tuple(height_name(low, high) for low, high in pairwise(HEIGHTS_PX))
 
 
 def picture_name(path: str) -> str:

@@ -32,11 +32,13 @@ class Target:
     """One --output.
 
     Args:
-        out: as the user gave it. suffix: of the files of a folder; None for a target that is one file.
+        out: as the user gave it. suffix: of the files of a folder, one or several; None for a target that is one file.
         overwrite: an earlier export may be replaced.
     """
 
-    def __init__(self, storage: Storage, out: str, *, suffix: str | None = None, overwrite: bool = False) -> None:
+    def __init__(
+        self, storage: Storage, out: str, *, suffix: str | tuple[str, ...] | None = None, overwrite: bool = False
+    ) -> None:
         self._storage = storage
         self._ends_as_folder = out.endswith("/")
         self._suffix = suffix

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -141,14 +141,21 @@ def _jsonl(source: Path, base: str) -> Iterator[Line]:
     file = source / "annotations.jsonl"
     for number, text in enumerate(file.read_text().splitlines(), start=1):
         try:
-            line = json.loads(text)
-            boxes_K4 = _boxes(line["boxes"])
-            attributes_K6 = np.asarray(line["attrs"], np.int8).reshape(-1, len(ATTRIBUTES))
-            if len(attributes_K6) != len(boxes_K4):
-                raise ValueError(f"{len(boxes_K4)} boxes, {len(attributes_K6)} attrs")
-            yield Line(_at(base, line["image"]), boxes_K4, attributes_K6, (int(line["height"]), int(line["width"])))
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            yield line_of(json.loads(text), base)
+        except NOT_A_LINE as error:
             raise InputError(f"{file}:{number}: not an annotation ({type(error).__name__}: {error}).") from error
+
+
+NOT_A_LINE = (ValueError, KeyError, TypeError, OverflowError)
+
+
+def line_of(values: Mapping[str, Any], base: str) -> Line:
+    """One line of annotations.jsonl. base: the folder that its path begins at. Raises: one of NOT_A_LINE."""
+    boxes_K4 = _boxes(values["boxes"])
+    attributes_K6 = np.asarray(values["attrs"], np.int8).reshape(-1, len(ATTRIBUTES))
+    if len(attributes_K6) != len(boxes_K4):
+        raise ValueError(f"{len(boxes_K4)} boxes, {len(attributes_K6)} attrs")
+    return Line(_at(base, values["image"]), boxes_K4, attributes_K6, (int(values["height"]), int(values["width"])))
 
 
 def _wider_text(source: Path, base: str) -> Iterator[Line]:

@@ -65,6 +65,16 @@ def is_untrained(network: HRNetwork) -> bool:
     return not any(bool(head.get_parameter("weight").any()) for head in network.heads.values())
 
 
+def refuse_unusable(path: Path, named: str) -> None:
+    """Raises: CheckpointError: the weights do not fit the network, or would find nothing. named: for the message."""
+    network, _ = load_checkpoint(path)
+    if is_untrained(network):
+        raise CheckpointError(
+            f"{named}: its heads are zero, it would find nothing: it has ImageNet weights and was not trained for "
+            "faces. Train it: jobs/train.py --start-from."
+        )
+
+
 def is_half(network: HRNetwork) -> bool:
     """Whether all filters are what fp16 can hold: then saving by half changes nothing."""
     return all(torch.equal(p, p.half().float()) for p in network.parameters() if p.ndim == 4)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -43,6 +44,8 @@ class DecodePool:
     ahead: at most this many pictures are decoding or wait decoded. ahead_bytes: at most this many bytes of them
     (encoded and decoded); a picture that alone is larger is decoded when no other waits.
 
+    decode_s: seconds that its children worked on pictures so far, waits for them to start included.
+
     A context manager; entering starts the children (TinyfaceError if they do not come up), leaving ends them
     within a second. Threads may share a pool; each calls decode_ahead for itself.
     """
@@ -54,7 +57,8 @@ class DecodePool:
         self._executor: ThreadPoolExecutor | None = None
         self._idle: deque[Child] = deque()
         self._all: set[Child] = set()
-        self._lock = threading.Lock()  # of _all and _closing
+        self.decode_s = 0.0
+        self._lock = threading.Lock()  # of decode_s, _all and _closing
         self._closing = False
         self._turns = _Turns()
 
@@ -153,6 +157,7 @@ class DecodePool:
             return _error(ErrorClass.INTERNAL, f"the picture could not be handed to a decoding process: {why}")
 
     def _in_child(self, data: bytes, *, fresh: bool) -> Result:
+        began = time.perf_counter()
         try:
             child = None if fresh else self._idle.pop()
         except IndexError:
@@ -167,6 +172,8 @@ class DecodePool:
         finally:
             if child is not None:
                 self._end(child)
+            with self._lock:
+                self.decode_s += time.perf_counter() - began
 
     def _start(self) -> Child:
         with self._lock:

@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 
-from tinyface_core.errors import OutputError
 from tinyface_core.redact.names import COPIES
 from tinyface_core.storage import Storage
 from tinyface_core.tables.footer import THREADS, batches
 from tinyface_core.tables.output import OutputFolder
+from tinyface_core.tables.place import refuse_among
 
 
 class Destination(OutputFolder):
@@ -29,12 +29,7 @@ class Destination(OutputFolder):
 
     def refuse_among(self, inputs: Iterable[str]) -> None:
         """Raises OutputError where copies would lie in a folder that is an input: they would be detected in turn."""
-        for uri in inputs:
-            if self.uri == uri.rstrip("/") or self.uri.startswith(f"{uri.rstrip('/')}/"):
-                raise OutputError(
-                    f"--output {self.uri}: lies in {uri}, an input of this output: copies would be taken for new "
-                    "pictures there. Give a folder outside of it."
-                )
+        refuse_among(self.uri, inputs, self.option, "copies")
 
 
 def sweep_copies(storage: Storage, destination: OutputFolder, results: Iterable[pa.Table]) -> int:

@@ -24,7 +24,12 @@ _PICTURES = tuple(ending for endings in EXTENSIONS.values() for ending in ending
 
 
 def copy_name(uri: str, member: str | None, image_id: str, copied_as: str) -> str:
-    """Relative to the destination, with `/` between its parts.
+    """Relative to the destination: `mirrored_name` below `copies/`."""
+    return f"{COPIES}/{mirrored_name(uri, member, image_id, copied_as)}"
+
+
+def mirrored_name(uri: str, member: str | None, image_id: str, copied_as: str) -> str:
+    """The name, with `/` between its parts.
 
     Args:
         uri, member, image_id: as the images table has them. copied_as: of `encode.copy_format`.
@@ -39,10 +44,10 @@ def copy_name(uri: str, member: str | None, image_id: str, copied_as: str) -> st
     is_first = image_id == image_id_of(uri, None if member is None else member.encode("utf-8", "surrogatepass"))
     has_ending = safe[-1].lower().endswith(EXTENSIONS[copied_as])
     if safe == plain and all(safe) and is_first and has_ending and _is_short(safe):
-        return "/".join([COPIES, *safe])
+        return "/".join(safe)
     ending = f"~{image_id}{EXTENSIONS[copied_as][0]}"
     named = [*filter(None, safe[:-1]), safe[-1] + ending]
-    return "/".join([COPIES, *(named if _is_short(named) else [scheme, f"long{ending}"])])
+    return "/".join(named if _is_short(named) else [scheme, f"long{ending}"])
 
 
 def _safe_folder(part: str) -> str:

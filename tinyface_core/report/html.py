@@ -20,6 +20,7 @@ from tinyface_core.report.gallery import Shown, show
 from tinyface_core.report.pictures import read_pictures
 from tinyface_core.report.queries import queries_for
 from tinyface_core.report.summary import PictureFacts, Summary, read_boxes, summarise
+from tinyface_core.report.throughput import throughput_of
 from tinyface_core.storage import Storage
 
 MAX_GALLERY_BYTES = 9_000_000
@@ -93,6 +94,7 @@ def render(
         unread=[(facts, text.place_of(facts.uri, facts.member), text.shown(why)) for facts, why in unread],
         colour_stops=[(s / _COLOUR_STOPS, hex_colour(s / _COLOUR_STOPS)) for s in range(_COLOUR_STOPS + 1)],
         charts=_charts(summary),
+        throughput=_throughput(summary, run),
         chart_width=plots.WIDTH,
         chart_height=plots.HEIGHT,
         error_rows=[(row, text.place_of(row.uri, row.member)) for row in summary.error_rows],
@@ -150,7 +152,7 @@ def _page(output_uri: str, summary: Summary, run: Mapping[str, Any]) -> dict[str
         "date": text.date(_said(run, "finished_at")),
         "rate": text.rate(_said(run, "pictures_per_s")),
         "errors": summary.by_status["error"],
-        "error_counts": sorted(summary.errors.items(), key=lambda item: (-item[1], item[0])),
+        "error_counts": _shares(sorted(summary.errors.items(), key=lambda item: (-item[1], item[0]))),
         "facts": _facts(summary, run),
         "tiny_share": text.share(tiny, summary.faces) if tiny else "",
         "min_score": min_score if min_score is not None and 0 <= min_score <= 1 else None,
@@ -178,6 +180,12 @@ def _facts(summary: Summary, run: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"name": name, "text": value, "wide": wide} for name, value, wide in facts if value]
 
 
+def _shares(counts: Sequence[tuple[tuple[str, str], int]]) -> list[tuple[str, str, int, float]]:
+    """(class, stage, pictures, their share of the most frequent, 0..100) of each."""
+    most = max((count for _, count in counts), default=1)
+    return [(error, stage, count, round(100 * count / most, 1)) for (stage, error), count in counts]
+
+
 def _charts(summary: Summary) -> list[plots.Chart]:
     if not summary.pictures:
         return []
@@ -189,6 +197,11 @@ def _charts(summary: Summary) -> list[plots.Chart]:
         plots.score_chart("By score", "score", "faces", summary.score_B.tolist()),
         pictures,
     ]
+
+
+def _throughput(summary: Summary, run: Mapping[str, Any]) -> plots.Chart | None:
+    throughput = throughput_of(summary.commits, text.seconds_of(_said(run, "finished_at")))
+    return None if throughput is None else plots.throughput_chart(throughput)
 
 
 def _said(run: Mapping[str, Any], key: str) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tinyface_core.storage import ObjectMissing, Storage
-from tinyface_core.tables.unit_files import detections_file, images_files, in_threads, read_table
+from tinyface_core.storage import ObjectInfo, Storage
+from tinyface_core.tables.unit_files import images_objects, in_threads, read_table, read_unit
 
 HEIGHT_EDGES_PX = (10, 20, 40, 80, 140, 300)  # the paper's "tiny" ends at 20 px; a template's own size is 140
 FACES_EDGES = (1, 2, 5, 10, 20, 50, 100)
@@ -27,7 +27,8 @@ SCORE_BINS = 20
 ERROR_ROWS = 200
 _TALLEST_PX = 1 << 12  # heights are counted to the pixel up to here
 _FEW_FACES = 3  # one lone small box is more often a false alarm than a crowd of them is
-_IMAGE_COLUMNS = ["image_id", "uri", "member", "source_version", "width", "height", "format", "status"]
+_FACTS = ["image_id", "uri", "member", "source_version", "sha256", "width", "height"]
+_IMAGE_COLUMNS = [*_FACTS, "format", "status"]
 _IMAGE_COLUMNS += ["error_stage", "error_class", "error_message", "num_faces", "commit"]
 
 
@@ -39,6 +40,7 @@ class PictureFacts:
     uri: str
     member: str | None
     source_version: str | None
+    sha256: str | None
     width: int
     height: int
     num_faces: int
@@ -75,7 +77,8 @@ class Summary:
     height_px_H: faces whose height is h <= height < h + 1 px, the last bin open. score_B: faces in SCORE_BINS
     equal bins of 0..1. crowded and tiniest: the pictures that lead each order, best first. error_rows: the first
     ERROR_ROWS by (uri, member). incomplete_units: images files whose detections were not there, left out of
-    every count; they are being redone, or the output is damaged.
+    every count; they are being redone, or the output is damaged. commits: (when, pictures) of each unit, in seconds
+    since 1970 by the store's clock; nothing for a unit whose store tells no time.
     """
 
     by_status: Counter[str] = field(default_factory=Counter)
@@ -89,6 +92,7 @@ class Summary:
     error_rows: tuple[ErrorRow, ...] = ()
     units: int = 0
     incomplete_units: int = 0
+    commits: tuple[tuple[float, int], ...] = ()
 
     @property
     def pictures(self) -> int:
@@ -125,9 +129,11 @@ def summarise(storage: Storage, output_uri: str, *, top: int = 24) -> Summary:
     """
     folder = storage.canonical(output_uri).rstrip("/")
     total = Summary()
-    for unit in in_threads(lambda uri: _unit_summary(storage, folder, uri, top), images_files(storage, folder)):
+    commits: list[tuple[float, int]] = []
+    for unit in in_threads(lambda info: _unit_summary(storage, folder, info, top), images_objects(storage, folder)):
+        commits += unit.commits
         total = _joined(total, unit, top)
-    return total
+    return replace(total, commits=tuple(sorted(commits)))
 
 
 def read_boxes(storage: Storage, pictures: Iterable[PictureFacts]) -> dict[str, NDArray[np.float32]]:
@@ -144,15 +150,13 @@ def read_boxes(storage: Storage, pictures: Iterable[PictureFacts]) -> dict[str, 
     return found
 
 
-def _unit_summary(storage: Storage, folder: str, images_uri: str, top: int) -> Summary:
-    images = read_table(storage, images_uri, _IMAGE_COLUMNS)
+def _unit_summary(storage: Storage, folder: str, info: ObjectInfo, top: int) -> Summary:
+    tables = read_unit(storage, folder, info.uri, _IMAGE_COLUMNS, ["image_id", "y1", "y2", "score"])
+    if tables is None:
+        return Summary(incomplete_units=1)
+    images, faces, detections_uri = tables
     if not images.num_rows:
         return Summary(units=1)
-    detections_uri = detections_file(folder, images_uri, images["commit"][0].as_py())
-    try:
-        faces = read_table(storage, detections_uri, ["image_id", "y1", "y2", "score"])
-    except ObjectMissing:
-        return Summary(incomplete_units=1)
     score_K = faces["score"].to_numpy()
     height_K = faces["y2"].to_numpy() - faces["y1"].to_numpy()
     pictures = _facts(images, faces["image_id"], height_K, detections_uri, top)
@@ -168,6 +172,7 @@ def _unit_summary(storage: Storage, folder: str, images_uri: str, top: int) -> S
         tiniest=tuple(heapq.nsmallest(top, pictures, key=PictureFacts.tiniest_first)),
         error_rows=_error_rows(failed),
         units=1,
+        commits=((info.modified.timestamp(), images.num_rows),) if info.modified else (),
     )
 
 
@@ -203,7 +208,7 @@ def _facts(
     crowded_P = np.lexsort((median_P, -count_P))[:top]
     tiniest_P = np.lexsort((-count_P, median_P, count_P < _FEW_FACES))[:top]
     leading_P = np.union1d(crowded_P, tiniest_P)
-    rows = images.take(row_P[leading_P]).select(["image_id", "uri", "member", "source_version", "width", "height"])
+    rows = images.take(row_P[leading_P]).select(_FACTS)
     return [
         PictureFacts(
             **row,

@@ -97,6 +97,15 @@ def date(value: object) -> str:
     return f"{value.day} {value:%b %Y, %H:%M}{zone}"
 
 
+def seconds_of(value: object) -> float | None:
+    """Seconds since 1970 of ISO text with its zone; None for anything else."""
+    try:
+        when = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return when.timestamp() if when is not None and when.tzinfo else None
+
+
 def duration(seconds: object) -> str:
     """`42 s`, `3 min 20 s`, `2 h 5 min`; empty where there is no number."""
     value = number(seconds)

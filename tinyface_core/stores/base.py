@@ -35,6 +35,7 @@ WRITE_PATIENCE_S = 18.0  # one write with its retries must end within 20 s: a le
 _AHEAD_MIN_BYTES, _AHEAD_START_BYTES, _AHEAD_MAX_BYTES = 64 << 10, 256 << 10, 8 << 20
 
 T = TypeVar("T")
+_listener: Callable[[str], None] | None = None  # of retries: one a process, as metrics are
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ def with_retries(attempt: Callable[[], T], what: str, patience_s: float = READ_P
         stop=stop_any(stop_before_delay(patience_s), _DamagedForGood()),
         wait=wait_random_exponential(multiplier=0.2, max=5),
         retry=retry_if_exception_type(Transient),
+        before_sleep=lambda state: _tell_retry(what),
     )
     try:
         return retrying(attempt)
@@ -177,6 +179,20 @@ def with_retries(attempt: Callable[[], T], what: str, patience_s: float = READ_P
             f"{what}: given up after {tries} tries in {time.monotonic() - started:.0f} s: {last}. "
             "Is the store reachable?"
         ) from last
+
+
+def on_retry(listener: Callable[[str], None]) -> None:
+    """From now on the listener hears of each try that this process repeats: what was done, as `reading`.
+
+    It takes the place of the one before; it is called from any thread, and raises nothing.
+    """
+    global _listener
+    _listener = listener
+
+
+def _tell_retry(what: str) -> None:
+    if _listener is not None:
+        _listener(what.partition(" ")[0])
 
 
 class _DamagedForGood(stop_base):

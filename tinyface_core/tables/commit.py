@@ -68,10 +68,11 @@ class Swept:
 
 @dataclass(frozen=True)
 class Written:
-    """One commit: what the unit holds now, and what of it was worked for it."""
+    """One commit: what the unit holds now, and what of it was worked. errors: of that, by (stage, class)."""
 
     unit: UnitTotals
     worked: UnitTotals
+    errors: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 class Committer:
@@ -125,7 +126,7 @@ class Committer:
         identity = (work.unit.name, tables.commit, self._settings_hash, self._model_hash)
         folder = self._partition.folder(work.unit.sources[0].uri) if self._partition else ""
         self.put(Footer(*identity, sources_hash, tables.totals, work.failed(rows, gone)), tables, folder)
-        return Written(tables.totals, worked.totals)
+        return Written(tables.totals, worked.totals, worked.errors_by_stage())
 
     def put(self, record: Footer, tables: UnitTables, folder: str = "") -> None:
         """Writes the two files of a unit, the commit record last. folder: as `folder_of`. Raises: StorageError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 
 from tinyface_core.errors import OutputError, StorageError
@@ -23,6 +24,16 @@ def output_around(storage: Storage, uri: str, mark: str) -> str | None:
             if storage.stat(f"{folder}/{mark}") is not None:
                 return folder
     return None
+
+
+def refuse_among(uri: str, inputs: Iterable[str], option: str, what: str) -> None:
+    """Raises OutputError for a place inside an input (canonical uris): `what` would be taken for new pictures there."""
+    for each in inputs:
+        if uri == each.rstrip("/") or uri.startswith(f"{each.rstrip('/')}/"):
+            raise OutputError(
+                f"{option} {uri}: lies in {each}, an input of this output: {what} would be taken for new pictures "
+                "there. Give a folder outside of it."
+            )
 
 
 def check_writable(storage: Storage, uri: str, option: str = "--output") -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tinyface_core.errors import StorageError
-from tinyface_core.storage import ObjectMissing, Storage
+from tinyface_core.storage import ObjectInfo, ObjectMissing, Storage
 from tinyface_core.tables.format_version import check_footer
 from tinyface_core.tables.schema import DETECTIONS_SCHEMA
 
@@ -28,7 +28,12 @@ _THREADS = 8
 
 def images_files(storage: Storage, folder: str) -> Iterator[str]:
     """Uris, streamed, in the order of the store. folder: the output's canonical uri without a last slash."""
-    return (info.uri for info in storage.list(f"{folder}/images/") if info.uri.endswith(".parquet"))
+    return (info.uri for info in images_objects(storage, folder))
+
+
+def images_objects(storage: Storage, folder: str) -> Iterator[ObjectInfo]:
+    """As `images_files`, with what the store tells of each: when it was written."""
+    return (info for info in storage.list(f"{folder}/images/") if info.uri.endswith(".parquet"))
 
 
 def detections_file(folder: str, images_uri: str, commit: str) -> str:
@@ -54,14 +59,18 @@ def read_table(storage: Storage, uri: str, columns: list[str] | None = None) -> 
 
 
 def read_unit(
-    storage: Storage, folder: str, images_uri: str, image_columns: list[str], face_columns: list[str]
+    storage: Storage,
+    folder: str,
+    images_uri: str,
+    image_columns: list[str] | None = None,
+    face_columns: list[str] | None = None,
 ) -> tuple[pa.Table, pa.Table, str] | None:
     """images and detections of a unit, and the uri of the latter; None where they are not whole.
 
     A unit that is committed anew between the two reads has another commit then: it is read once more.
 
     Args:
-        folder: as in `images_files`. image_columns: `commit` among them.
+        folder: as in `images_files`. image_columns: with `commit` among them; None: all, as for face_columns.
     Raises: as `read_table`.
     """
     for _ in range(2):
@@ -70,7 +79,8 @@ def read_unit(
             commit = images["commit"][0].as_py() if images.num_rows else ""
             faces_uri = detections_file(folder, images_uri, commit)
             if not images.num_rows:
-                return images, DETECTIONS_SCHEMA.empty_table().select(face_columns), faces_uri
+                faces = DETECTIONS_SCHEMA.empty_table()
+                return images, faces.select(face_columns) if face_columns else faces, faces_uri
             return images, read_table(storage, faces_uri, face_columns), faces_uri
         except ObjectMissing:
             continue

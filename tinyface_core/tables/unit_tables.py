@@ -56,6 +56,11 @@ class UnitTables:
     commit: str
     totals: UnitTotals
 
+    def errors_by_stage(self) -> dict[tuple[str, str], int]:
+        """Error rows by (stage, class)."""
+        errors = self.images.filter(self.images["error_class"].is_valid())
+        return dict(Counter(zip(*(errors[name].to_pylist() for name in ("error_stage", "error_class")), strict=True)))
+
 
 def unit_tables(unit_name: str, rows: pa.Table, carried: Iterable[pa.Field] = ()) -> UnitTables:
     """The two tables of a whole unit.

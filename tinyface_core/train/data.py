@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -74,13 +74,19 @@ def read_annotated(
         InputError: as read_lines; no picture that can be read.
     """
     storage = storage or Storage()
-    left_out = Counter[str]()
-    with ThreadPoolExecutor(_READERS) as pool:
-        looked_at = pool.map(lambda line: (line, *_look_at(line, storage)), read_lines(source, pictures, storage))
-        found = [one for seen in looked_at if (one := _annotated(*seen, left_out)) is not None]
+    found, check = annotated(read_lines(source, pictures, storage), storage)
     if not found:
         base = picture_folder(source, pictures, storage)
         raise InputError(f"{source}: no picture of it can be read below {base}. Name the pictures' folder: --pictures.")
+    return found, check
+
+
+def annotated(lines: Iterable[Line], storage: Storage) -> tuple[list[AnnotatedPicture], DataCheck]:
+    """The pictures of these lines that are there, in their order, and what was left out."""
+    left_out = Counter[str]()
+    with ThreadPoolExecutor(_READERS) as pool:
+        looked_at = pool.map(lambda line: (line, *_look_at(line, storage)), lines)
+        found = [one for seen in looked_at if (one := _annotated(*seen, left_out)) is not None]
     return found, DataCheck(len(found), sum(len(one.faces_K4) for one in found), +left_out)
 
 
@@ -136,7 +142,7 @@ class PictureCache:
             folder.mkdir(parents=True, exist_ok=True)
             unfinished = path.with_suffix(f".{os.getpid()}.part")
             with unfinished.open("wb") as file:
-                for pixels_HW3 in _decoded(pictures, storage or Storage()):
+                for pixels_HW3 in decoded(pictures, storage or Storage()):
                     file.write(pixels_HW3.tobytes())
             unfinished.rename(path)
         self._pixels = np.memmap(path, np.uint8, "r")
@@ -158,8 +164,12 @@ def _fingerprint(pictures: Sequence[AnnotatedPicture]) -> str:
     return digest.hexdigest()
 
 
-def _decoded(pictures: Sequence[AnnotatedPicture], storage: Storage) -> Iterator[NDArray[np.uint8]]:
-    """Pixels of each picture, in order; files are read ahead."""
+def decoded(pictures: Sequence[AnnotatedPicture], storage: Storage) -> Iterator[NDArray[np.uint8]]:
+    """RGB (H, W, 3) of each picture, upright, in order; files are read ahead.
+
+    Raises:
+        InputError: one is gone, another version, no picture, or not of the size that its annotation says.
+    """
 
     def read(picture: AnnotatedPicture) -> bytes:
         try:
