@@ -1,8 +1,9 @@
 """Reads again the pictures that somebody looks at, from where they lay when the run saw them.
 
-A picture is shown only if its bytes are those that were examined (their SHA-256 is in the images table): boxes never lie
-on another picture, and one that was only copied or touched since is as good. Where no hash is known, the version of the
-object decides. Whatever prevents it is a reason to tell, never an exception. Knows archives and decoding; knows no page.
+A picture is shown only if its bytes are those that were examined (their SHA-256 is in the images table): boxes never
+lie on another picture, and one that was only copied or touched since is as good. Where no hash is known, the version of
+the object decides. Whatever prevents it is a reason to tell, never an exception. Knows archives and decoding; knows no
+page.
 """
 
 from __future__ import annotations
