@@ -111,6 +111,18 @@ def test_other_bytes_than_those_examined_are_not_shown(tmp_path: Path, ending: s
     assert all("these are not the bytes" in str(reason) for reason in shades(other).values())
 
 
+@pytest.mark.parametrize("ending", ["x.zip", "x.tar"])
+def test_a_picture_that_was_only_touched_is_shown(tmp_path: Path, ending: str) -> None:
+    """As after an archive was copied to another disk."""
+    uri = archive(tmp_path / ending)
+    (tmp_path / "1.png").write_bytes(png(0))
+    sha256 = hashlib.sha256(png(0)).hexdigest()
+    touched = [
+        facts(place, member, 0, "1-1", sha256) for place, member in ((uri, "a.png"), (f"file://{tmp_path}/1.png", None))
+    ]
+    assert shades(touched) == {each.image_id: 0 for each in touched}
+
+
 def test_many_are_decoded_side_by_side_and_each_comes_once(tmp_path: Path) -> None:
     for shade in range(20):
         (tmp_path / f"{shade}.png").write_bytes(png(shade))

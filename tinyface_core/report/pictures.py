@@ -1,8 +1,9 @@
 """Reads again the pictures that somebody looks at, from where they lay when the run saw them.
 
-A picture is asked for in the version that the tables name, and is shown only if its bytes are those that were examined
-(their SHA-256 is in the images table): boxes never lie on another picture. Whatever prevents it is a reason to tell,
-never an exception. Knows archives and decoding; knows no page.
+A picture is shown only if its bytes are those that were examined (their SHA-256 is in the images table): boxes never
+lie on another picture, and one that was only copied or touched since is as good. Where no hash is known, the version of
+the object decides. Whatever prevents it is a reason to tell, never an exception. Knows archives and decoding; knows no
+page.
 """
 
 from __future__ import annotations
@@ -106,9 +107,9 @@ def _encoded(storage: Storage, pictures: Sequence[P], patience: Patience) -> Ite
 
 
 def _object_of(asked: Asked) -> tuple[str, str | None]:
-    """An archive at its version; the bucket or server of a loose picture."""
+    """An archive, at its version; the bucket or server of a loose picture."""
     if asked.member is not None:
-        return asked.uri, asked.source_version
+        return asked.uri, _version(asked)
     return "/".join(asked.uri.split("/", 3)[:3]), None
 
 
@@ -123,16 +124,22 @@ def _in_time(records: Iterator[Record], deadline: float, patience: Patience) -> 
 
 def _records(storage: Storage, asked: Sequence[Asked], patience: Patience) -> Iterator[Record]:
     """Of loose pictures, or of members of one archive; a name may stand in that more than once."""
-    uri, version = asked[0].uri, asked[0].source_version
+    uri = asked[0].uri
     if asked[0].member is None:
-        unit = Unit(tuple(Source(each.uri, Kind.PICTURE, None, each.source_version) for each in asked))
+        unit = Unit(tuple(Source(each.uri, Kind.PICTURE, None, _version(each)) for each in asked))
     else:
         kind, info = kind_of(uri), storage.stat(uri)
         if info is not None and kind not in (Kind.PICTURE, Kind.ZIP) and info.size_bytes > patience.search_bytes:
             raise _NotTried(f"the archive of {info.size_bytes / 1e9:.1f} GB would have to be read from its start")
-        unit = whole_unit(Source(uri, kind, None if info is None else info.size_bytes, version))
+        size_bytes, now = (None, None) if info is None else (info.size_bytes, info.version)
+        unit = whole_unit(Source(uri, kind, size_bytes, _version(asked[0]) or now))
     wanted = _These(names=frozenset(each.member for each in asked if each.member is not None))
     return (record for record in read_unit(unit, storage, wanted) if isinstance(record, Record))
+
+
+def _version(asked: Asked) -> str | None:
+    """The one that the object must have; None where the hash of what is read decides."""
+    return asked.source_version if asked.sha256 is None else None
 
 
 @dataclass(frozen=True)
