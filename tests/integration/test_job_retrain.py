@@ -163,6 +163,26 @@ def test_a_tick_that_is_decided_stays_so_and_needs_no_ray(decided: Place) -> Non
     assert everything_in(decided.folder / "registry") == before
 
 
+def test_a_tick_that_was_cut_short_before_its_last_write_decides_the_same_and_promotes_no_second_time(
+    decided: Place,
+) -> None:
+    """Its work is all there, so no Ray is needed; a rollback that came in between stands."""
+    decision, entry = decided.registry.decision(NAME), decided.registry.current()
+    assert decision is not None
+    assert entry is not None
+    versions = everything_in(decided.folder / "registry" / "versions")
+    decided.manage("rollback")
+    (decided.folder / "registry" / "ticks" / f"{NAME}.json").unlink()
+    code, _, err = decided.here(retrain_app, *decided.options(*BETTER))
+    assert code == 0, err
+    again = decided.registry.decision(NAME)
+    assert again == decision | {"decided_at": (again or {})["decided_at"]}
+    assert everything_in(decided.folder / "registry" / "versions") == versions
+    assert decided.registry.find("current").name == entry.previous
+    assert [each.action for each in decided.registry.history()] == ["added", "promoted", "rolled back"]
+    decided.manage("promote", entry.version)
+
+
 def test_the_next_tick_begins_where_the_data_of_the_current_version_ended(
     decided: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
