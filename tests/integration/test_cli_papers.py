@@ -45,7 +45,7 @@ def test_a_job_that_reads_tables_takes_them_first_and_every_other_place_has_a_na
     jobs: list[CommandLine],
 ) -> None:
     of = {job.name: job for job in jobs}
-    for name in ("export", "redact", "remove", "validate"):
+    for name in ("export", "redact", "remove", "render", "validate"):
         assert of[name].arguments == ("TABLES",)
     options = {option for job in jobs for option in job.options}
     assert options & {"--out", "--outdir", "--out-dir", "--destination", "--dest", "--target", "--tables"} == set()
