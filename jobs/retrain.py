@@ -5,7 +5,7 @@
     python jobs/retrain.py --registry s3://b/registry --data s3://b/labels.csv --frozen s3://b/frozen --hours 2
 
 Once a tick of its schedule: a tick that was decided stays so, one that was cut short goes on. Exit codes: 0 decided,
-promoted or not (ticks/<tick>.json in the registry tells which), 2 refused before the first write, 1 stopped later, 130
+promoted or not (ticks/TICK.json in the registry tells which), 2 refused before the first write, 1 stopped later, 130
 interrupted, 143 SIGTERM. More: docs/retraining.md.
 """
 
