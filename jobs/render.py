@@ -1,8 +1,8 @@
 """Draws any part of an output to look at: a page that stays quick with ten thousand pictures, or a folder of pictures.
 
-    python jobs/render.py faces/ --out looked/ --most-crowded 200
+    python jobs/render.py faces/ --output looked/ --most-crowded 200
 
-    python jobs/render.py s3://bucket/faces/ --out looked/ --as pictures --tiny 10 --sample 50 --ellipses
+    python jobs/render.py s3://bucket/faces/ --output looked/ --as pictures --tiny 10 --sample 50 --ellipses
 
 Pictures are read again where they lie, and shown only if their bytes are those that were examined. What cannot be shown
 is a tile that says why. All cores of this machine decode; no Ray is needed. More: docs/render.md.
@@ -47,9 +47,10 @@ Form = Literal["page", "pictures"]
 
 @app.default
 def render(
-    output: str,
+    tables: str,
+    /,
     *,
-    out: str,
+    out: Annotated[str, Parameter("--output")],
     form: Annotated[Form, Parameter(name="--as")] = "page",
     which: WhichFlags | None = None,
     how: HowFlags | None = None,
@@ -60,7 +61,7 @@ def render(
 
     Parameters
     ----------
-    output
+    tables
         Folder or prefix of the tables that detect_archive.py wrote.
     out
         Folder or prefix for the page or the pictures; not inside an input.
@@ -73,27 +74,27 @@ def render(
     style = (how or HowFlags()).style()
     target = _target(store, out, form, overwrite=overwrite)
     with before_first_write():
-        tables = OutputFolder(store, output)
-        if next(images_files(store, tables.uri), None) is None:
-            raise InputError(f"no output of detect_archive.py: {tables.uri}: nothing is there.")
+        output = OutputFolder(store, tables)
+        if next(images_files(store, output.uri), None) is None:
+            raise InputError(f"no output of detect_archive.py: {output.uri}: nothing is there.")
         wanted = (which or WhichFlags()).wanted(store)
-        inputs = (tables.read_json("run.json") or {}).get("inputs", [])
-        refuse_among(target.uri, map(store.canonical, inputs), "--out", "they")
-        target.check(tables.uri)
-        choice = choose(store, tables.uri, wanted)
+        inputs = (output.read_json("run.json") or {}).get("inputs", [])
+        refuse_among(target.uri, map(store.canonical, inputs), "--output", "they")
+        target.check(output.uri)
+        choice = choose(store, output.uri, wanted)
         _refuse_too_many(choice, form)
         marks = read_marks(store, choice.pictures, wanted.min_score)
-    finished = store.stat(tables.path("_SUCCESS")) is not None
+    finished = store.stat(output.path("_SUCCESS")) is not None
     if not choice.pictures:
         print("no picture passes: nothing is written")
         _tell(choice, [], finished=finished)
         return 0
-    recorded = tables.settings() or {}
+    recorded = output.settings() or {}
     limits = Limits(recorded.get("max_pixels", Limits.max_pixels), recorded.get("decode_timeout", Limits.timeout_s))
     seen = looks(store, choice.pictures, marks, limits, min(MOST_CHILDREN, len(os.sched_getaffinity(0))))
     with target.stage() as staging:
         place = Path(staging) / form
-        unshown = _draw(place, form, seen, choice, marks, style, place_of(tables.uri, None).name)
+        unshown = _draw(place, form, seen, choice, marks, style, place_of(output.uri, None).name)
         target.publish(place, {"form": form, "pictures": len(choice.pictures), "not_shown": len(unshown)})
     where = f"{target.uri}/index.html" if form == "page" else target.uri
     print(f"{counted(len(choice.pictures), 'picture')} of {choice.passed:,} that pass: {where}")
@@ -104,12 +105,12 @@ def render(
 def _target(store: Storage, out: str, form: Form, *, overwrite: bool) -> Target:
     """Raises: SettingsError."""
     if not out.strip():
-        raise SettingsError("--out: is empty. An unset variable?")
+        raise SettingsError("--output: is empty. An unset variable?")
     if out.lower().endswith((".html", ".htm")):
         raise SettingsError(
-            f"--out {out}: a page is a folder: index.html, and the pictures that it loads. Give the folder's name."
+            f"--output {out}: a page is a folder: index.html, and the pictures that it loads. Give the folder's name."
         )
-    refuse_lost("--out", out)
+    refuse_lost("--output", out)
     return Target(store, out, suffix=page.SUFFIXES if form == "page" else folder.SUFFIXES, overwrite=overwrite)
 
 

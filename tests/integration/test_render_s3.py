@@ -50,7 +50,7 @@ def test_a_page_in_a_store_holds_all_that_can_be_read_again(
     output: str, bucket: str, storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = f"s3://{bucket}/looked"
-    assert run_job(app, [output, "--out", where]) == 0
+    assert run_job(app, [output, "--output", where]) == 0
     told = capsys.readouterr().out
     assert f"16 pictures of 16 that pass: {where}/index.html" in told
     assert f"s3://{bucket}/in/12.png: it has changed since" in told
@@ -67,7 +67,7 @@ def test_a_page_in_a_store_holds_all_that_can_be_read_again(
 
 
 def test_a_folder_from_a_store_to_a_disk(output: str, bucket: str, tmp_path: Path) -> None:
-    assert run_job(app, [output, "--out", str(tmp_path / "drawn"), "--as", "pictures", "--uri", "**/x.tar/d/*"]) == 0
+    assert run_job(app, [output, "--output", str(tmp_path / "drawn"), "--as", "pictures", "--uri", "**/x.tar/d/*"]) == 0
     with (tmp_path / "drawn" / "pictures.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["member"] for row in rows] == ["d/20.png", "d/30.png", "d/40.png"]

@@ -33,7 +33,7 @@ def run(output: Path, *options: str) -> int:
 def test_a_page_is_written_and_what_cannot_be_shown_is_told(
     output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(output, "--out", str(tmp_path / "looked")) == 0
+    assert run(output, "--output", str(tmp_path / "looked")) == 0
     assert (tmp_path / "looked" / "index.html").is_file()
     told = capsys.readouterr().out.splitlines()
     assert told[0] == f"3 pictures of 3 that pass: file://{tmp_path}/looked/index.html"
@@ -51,7 +51,7 @@ def test_a_page_is_written_and_what_cannot_be_shown_is_told(
 def test_a_folder_is_written_replaced_when_asked_and_by_the_other_form_too(
     output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--out", str(tmp_path / "looked"), "--as", "pictures", "--ellipses"]
+    asked = ["--output", str(tmp_path / "looked"), "--as", "pictures", "--ellipses"]
     assert run(output, *asked, "--most-crowded", "5") == 0
     (drawn,) = (tmp_path / "looked").rglob("*.jpg")
     assert drawn.relative_to(tmp_path / "looked").as_posix().startswith(f"file{tmp_path}/in/a.png~"), (
@@ -68,7 +68,7 @@ def test_an_unfinished_output_is_shown_and_told(
 ) -> None:
     (output / "_SUCCESS").unlink()
     (tmp_path / "list.csv").write_text(f"uri\n{tmp_path}/in/a.png\n{tmp_path}/in/never.png\n")
-    assert run(output, "--out", str(tmp_path / "looked"), "--list", str(tmp_path / "list.csv")) == 0
+    assert run(output, "--output", str(tmp_path / "looked"), "--list", str(tmp_path / "list.csv")) == 0
     told = capsys.readouterr().out
     assert f"not in the output: 1 line of --list: file://{tmp_path}/in/never.png" in told
     assert "not finished (no _SUCCESS)" in told
@@ -77,7 +77,7 @@ def test_an_unfinished_output_is_shown_and_told(
 def test_where_nothing_passes_nothing_is_written(
     output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(output, "--out", str(tmp_path / "looked"), "--tiny", "3") == 0
+    assert run(output, "--output", str(tmp_path / "looked"), "--tiny", "3") == 0
     assert capsys.readouterr().out == "no picture passes: nothing is written\n"
     assert not (tmp_path / "looked").exists()
 
@@ -85,7 +85,7 @@ def test_where_nothing_passes_nothing_is_written(
 def test_where_no_picture_can_be_read_again_it_is_refused(
     output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(output, "--out", str(tmp_path / "looked"), "--uri", "gone.png") == 2
+    assert run(output, "--output", str(tmp_path / "looked"), "--uri", "gone.png") == 2
     assert "none of 1 picture can be shown: " in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
@@ -97,7 +97,7 @@ def test_a_place_that_fails_at_the_end_ends_with_1_and_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tinyface_core.render.page._write", full)
-    assert run(output, "--out", str(tmp_path / "looked")) == 1
+    assert run(output, "--output", str(tmp_path / "looked")) == 1
     assert "No space left on device. The same command goes on" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
@@ -105,19 +105,19 @@ def test_a_place_that_fails_at_the_end_ends_with_1_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--out", " "], "--out: is empty"),
-        (["--out", "{0}/x.html"], "x.html: a page is a folder"),
-        (["--out", "{0}/out/x"], "lies inside the output"),
-        (["--out", "{0}/in/x"], "an input of this output: they would be taken for new pictures"),
-        (["--out", "{0}/in"], "an input of this output"),
-        (["--out", "{0}/x", "--sample", "3", "--limit", "3"], "Give one of them"),
-        (["--out", "{0}/x", "--tiny", "-1"], "--tiny -1: needs a height"),
-        (["--out", "{0}/x", "--list", "{0}/no.csv"], "no.csv: cannot be read"),
-        (["--out", "{0}/x", "--list", "{0}/in/a.png"], "is not text in UTF-8"),
-        (["--out", "{0}/x", "--uri", " "], "--uri: is empty"),
-        (["--out", "{0}/x", "--longest", "3"], "--longest 3: needs a number of pixels"),
-        (["--out", "{0}/x", "--cuts", "-1"], "--cuts -1: needs a number"),
-        (["--out", "{0}/x", "--most-crowed", "3"], "Unknown option: --most-crowed. Did you mean --most-crowded?"),
+        (["--output", " "], "--output: is empty"),
+        (["--output", "{0}/x.html"], "x.html: a page is a folder"),
+        (["--output", "{0}/out/x"], "lies inside the output"),
+        (["--output", "{0}/in/x"], "an input of this output: they would be taken for new pictures"),
+        (["--output", "{0}/in"], "an input of this output"),
+        (["--output", "{0}/x", "--sample", "3", "--limit", "3"], "Give one of them"),
+        (["--output", "{0}/x", "--tiny", "-1"], "--tiny -1: needs a height"),
+        (["--output", "{0}/x", "--list", "{0}/no.csv"], "no.csv: cannot be read"),
+        (["--output", "{0}/x", "--list", "{0}/in/a.png"], "is not text in UTF-8"),
+        (["--output", "{0}/x", "--uri", " "], "--uri: is empty"),
+        (["--output", "{0}/x", "--longest", "3"], "--longest 3: needs a number of pixels"),
+        (["--output", "{0}/x", "--cuts", "-1"], "--cuts -1: needs a number"),
+        (["--output", "{0}/x", "--most-crowed", "3"], "Unknown option: --most-crowed. Did you mean --most-crowded?"),
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_is_written(
@@ -129,5 +129,5 @@ def test_what_is_wrong_is_refused_before_anything_is_written(
 
 
 def test_a_folder_without_tables_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(tmp_path / "none", "--out", str(tmp_path / "x")) == 2
+    assert run(tmp_path / "none", "--output", str(tmp_path / "x")) == 2
     assert "none: nothing is there" in capsys.readouterr().err
