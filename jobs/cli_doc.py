@@ -33,7 +33,8 @@ def _options(jobs: Sequence[CommandLine]) -> str:
 def _exit_codes(jobs: Sequence[CommandLine]) -> str:
     codes = sorted({code for job in jobs for code in job.exit_codes})
     lines = [f"| job | {' | '.join(map(str, codes))} |", "|---" * (len(codes) + 1) + "|"]
-    lines += [f"| `{job.name}.py` | {' | '.join(job.exit_codes.get(code, '') for code in codes)} |" for job in jobs]
+    told = {job.name: [job.exit_codes.get(code, "").replace("<", "&lt;") for code in codes] for job in jobs}
+    lines += [f"| `{name}.py` | {' | '.join(cells)} |" for name, cells in told.items()]
     return "\n".join(lines)
 
 

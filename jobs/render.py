@@ -74,27 +74,27 @@ def render(
     style = (how or HowFlags()).style()
     target = _target(store, out, form, overwrite=overwrite)
     with before_first_write():
-        made = OutputFolder(store, tables)
-        if next(images_files(store, made.uri), None) is None:
-            raise InputError(f"no output of detect_archive.py: {made.uri}: nothing is there.")
+        output = OutputFolder(store, tables)
+        if next(images_files(store, output.uri), None) is None:
+            raise InputError(f"no output of detect_archive.py: {output.uri}: nothing is there.")
         wanted = (which or WhichFlags()).wanted(store)
-        inputs = (made.read_json("run.json") or {}).get("inputs", [])
+        inputs = (output.read_json("run.json") or {}).get("inputs", [])
         refuse_among(target.uri, map(store.canonical, inputs), "--output", "they")
-        target.check(made.uri)
-        choice = choose(store, made.uri, wanted)
+        target.check(output.uri)
+        choice = choose(store, output.uri, wanted)
         _refuse_too_many(choice, form)
         marks = read_marks(store, choice.pictures, wanted.min_score)
-    finished = store.stat(made.path("_SUCCESS")) is not None
+    finished = store.stat(output.path("_SUCCESS")) is not None
     if not choice.pictures:
         print("no picture passes: nothing is written")
         _tell(choice, [], finished=finished)
         return 0
-    recorded = made.settings() or {}
+    recorded = output.settings() or {}
     limits = Limits(recorded.get("max_pixels", Limits.max_pixels), recorded.get("decode_timeout", Limits.timeout_s))
     seen = looks(store, choice.pictures, marks, limits, min(MOST_CHILDREN, len(os.sched_getaffinity(0))))
     with target.stage() as staging:
         place = Path(staging) / form
-        unshown = _draw(place, form, seen, choice, marks, style, place_of(made.uri, None).name)
+        unshown = _draw(place, form, seen, choice, marks, style, place_of(output.uri, None).name)
         target.publish(place, {"form": form, "pictures": len(choice.pictures), "not_shown": len(unshown)})
     where = f"{target.uri}/index.html" if form == "page" else target.uri
     print(f"{counted(len(choice.pictures), 'picture')} of {choice.passed:,} that pass: {where}")

@@ -16,6 +16,7 @@ from evaluate import app as evaluate_app
 from export import app as export_app
 from options import run_job
 from remove import app as remove_app
+from render import app as render_app
 from tests.unit.compare_samples import SETTINGS, Sample, SampleOutput
 from tests.unit.test_compare_outputs import FACE
 from tinyface_core import __version__
@@ -60,6 +61,7 @@ JOBS = {
     "validate": (validate_app, ["OUT"]),
     "export": (export_app, ["OUT", "--to", "coco", "--output", "TMP/faces.json"]),
     "remove": (remove_app, ["OUT", "--uri", "file:///archive/a.jpg"]),
+    "render": (render_app, ["OUT", "--output", "TMP/looked"]),
     "compare, as the old one": (compare_app, ["OUT", "TMP/today"]),
     "compare, as the new one": (compare_app, ["TMP/today", "OUT"]),
     "evaluate": (evaluate_app, ["OUT", "--truth", "TMP/annotations"]),
