@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import cyclopts
 import pytest
 
 from detect_archive import app
@@ -43,7 +44,8 @@ def test_the_options_of_an_overlay_are_those_of_the_job(overlay: str) -> None:
     text = of_kind(overlay, "ConfigMap")[name]["data"][Path(path).name]
     file = CLUSTER / "overlays" / (overlay if overlay != "raycronjob" else "gpu") / "detect.yaml"
     assert text == file.read_text()
-    app.config = _config_file(["--config", str(file)])
+    path, values = _config_file(["--config", str(file)])
+    app.config = [cyclopts.config.Dict(values, source=str(path))]
     _, bound, _ = app.parse_args([], exit_on_error=False, print_error=False)
     (options,) = bound.arguments.values()
     _, most = options.actor_range()

@@ -176,7 +176,7 @@ def test_a_line_of_a_worker_names_unit_and_picture(run: Observed, archive: Path)
 
 
 def test_copies_are_counted_as_run_json_has_them(tmp_path: Path, head: RayHead, run: Observed) -> None:
-    options = [str(run.folder), "--to", str(tmp_path / "to"), "--check", "0"]
+    options = [str(run.folder), "--output", str(tmp_path / "to"), "--check", "0"]
     Job(tmp_path / "log", head.environment, *options, script="redact.py").wait().expect(0)
     this_run = json.loads((tmp_path / "to" / "run.json").read_text())["this_run"]
     samples = when(
