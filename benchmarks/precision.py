@@ -40,7 +40,7 @@ from tinyface_core.picture.picture import Limits, Picture
 ROOT = Path(__file__).resolve().parents[1]
 LEAST = 0.1
 SAME_IOU, NEAR_IOU, SAME_SCORE = 0.9, 0.5, 0.02
-app = App(help=__doc__)
+app = App(help=__doc__, default_parameter=Parameter(consume_multiple=True))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -123,6 +124,12 @@ def test_the_core_never_imports_ray() -> None:
 def test_readers_and_tables_do_without_torch() -> None:
     light = [module for module in modules("tinyface_core") if module.part in NO_TORCH]
     assert [module.name for module in light if "torch" in libraries_of(module)] == []
+
+
+def test_the_detector_does_without_opencv() -> None:
+    """benchmarks/gpu.py runs it on a bare machine with torch."""
+    script = "import sys; sys.modules['cv2'] = None; import tinyface_core.detect.detector"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
 def test_every_library_that_is_imported_is_declared() -> None:

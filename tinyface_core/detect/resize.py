@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -95,6 +94,8 @@ def _multiplied(rgb_HW3: Tensor, factor: int, region: Region) -> Tensor:
 
     In every window weights are the same few then, and have no rounding (2x: 1/4 and 3/4).
     """
+    import cv2  # on CPUs alone: benchmarks/gpu.py runs where there is torch and little else
+
     (top, bottom), (left, right) = (
         (max(0, begin // factor - 1), min(side, -(-end // factor) + 1))
         for begin, end, side in (
