@@ -1,6 +1,6 @@
 """Does every archive form give the same detections? Loose files, tar, zip and Parquet, on disk and on S3.
 
-    python benchmarks/archive_forms.py --pictures DIR --work FOLDER [--zooms 0.5 1] [--json-file FILE]
+    python benchmarks/archive_forms.py --pictures DIR --work FOLDER [--zooms 0.5 1] [--json FILE]
 
 Makes the four forms from a folder of pictures, runs jobs/detect_archive.py on each, on disk and through a SeaweedFS
 server that it starts, and compares the tables by the pictures' sha256. Prints a Markdown table; exits 1 if any
@@ -157,7 +157,7 @@ def main(
     pictures: Path,
     work: Path,
     zooms: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    json_file: Path | None = None,
+    json_file: Annotated[Path | None, Parameter("--json")] = None,
 ) -> int:
     """Compare the forms.
 
