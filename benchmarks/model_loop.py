@@ -178,8 +178,10 @@ def compare(
     print("| model | convolutions | memory | CPU s | of the first | network s | GFLOP | matmul/s | share | peak MB |")
     print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|", flush=True)
     results = []
-    ways = (*WAYS, ("int8", "jemalloc")) if torch.cpu._is_vnni_supported() else WAYS
     for model in models:
+        has_ranges = find_bundled(model) or model not in MODELS  # made-up weights have none
+        int8 = torch.cpu._is_vnni_supported() and has_ranges
+        ways = (*WAYS, ("int8", "jemalloc")) if int8 else WAYS
         arguments = [model, runtime.precision, *map(str, size), *map(str, zooms)]
         with ExitStack() as stack:
             asked = [stack.enter_context(running(way, arguments)) for way in ways]
