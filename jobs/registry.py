@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from options import StorageFlags, before_first_write, job_app, registry_of, run_job
-from tinyface_core.errors import SettingsError
+from tinyface_core.errors import InputError, SettingsError
 from tinyface_core.model.locate import fetch, locate
 from tinyface_core.model.spec import BUNDLED, read_spec
 from tinyface_core.registry.registry import CURRENT, MODEL, Entry, Registry, tick_name, version_name
@@ -82,11 +82,17 @@ def registry(
 
 
 def _list(folder: Registry) -> None:
-    entry = folder.current()
+    """Raises: InputError where there is none: a name that is misspelt must not look like an empty one."""
+    entry, names = folder.current(), folder.versions()
+    if entry is None and not names:
+        raise InputError(
+            f"no registry: {folder.uri}: nothing is there. Check the spelling, or begin one: jobs/registry.py add "
+            f"MODEL --registry {folder.uri}"
+        )
     versions = Table(title="Versions", title_justify="left")
     for heading in ("", "version", "model", "made", "all faces, against the current one then"):
         versions.add_column(heading)
-    for name in folder.versions():
+    for name in names:
         lineage = folder.find(name).lineage
         is_current = entry is not None and entry.version == name
         versions.add_row(

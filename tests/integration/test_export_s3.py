@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from pyiceberg.catalog import load_catalog
 
 from export import app
 from options import run_job
@@ -64,9 +65,6 @@ def test_a_folder_in_a_store_is_replaced_only_when_asked(
 
 
 def test_iceberg_tables_in_a_store(output: str, bucket: str, s3_server: S3Server, tmp_path: Path) -> None:
-    pytest.importorskip("pyiceberg", reason="an extra")
-    from pyiceberg.catalog import load_catalog
-
     where = {"uri": f"sqlite:///{tmp_path}/lake.db", "warehouse": f"s3://{bucket}/lake"}
     options = [f"{key}={value}" for key, value in where.items()]
     for _ in range(2):

@@ -8,9 +8,6 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-
-pytest.importorskip("pyiceberg", reason="an extra")
-
 from pyiceberg.catalog import Catalog
 
 from tests.unit.row_samples import CORRUPT, make_rows, make_unit

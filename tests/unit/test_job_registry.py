@@ -92,3 +92,9 @@ def test_which_registry_is_asked(capsys: pytest.CaptureFixture[str], monkeypatch
     monkeypatch.delenv("TINYFACE_REGISTRY", raising=False)
     assert run_job(app, ["list"]) == 2
     assert "TINYFACE_REGISTRY" in capsys.readouterr().err
+
+
+def test_a_registry_that_is_not_there_is_no_empty_one(where: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_job(app, ["list", *where]) == 2
+    assert "nothing is there. Check the spelling" in " ".join(capsys.readouterr().err.split())
+    assert not Path(where[1]).exists()
