@@ -74,6 +74,19 @@ class Browser:
         asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
         return {url for url in asked if not url.startswith(("data:", "chrome:"))}
 
+    def images_told(self, at_least: int, seconds: float = 30) -> list[str]:
+        """Names of images as a screen reader tells them, once there are so many: Chromium fills this tree after loading."""
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        self.driver.execute_cdp_cmd("Accessibility.enable", {})
+
+        def told(driver: webdriver.Chrome) -> list[str]:
+            nodes = driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+            images = [node for node in nodes if node.get("role", {}).get("value") in ("image", "img")]
+            return [node["name"]["value"] for node in images] if len(images) >= at_least else []
+
+        return WebDriverWait(self.driver, seconds, 0.05).until(told, f"{at_least} images told")
+
     def metrics(self) -> dict[str, float]:
         """`Nodes`, `JSHeapUsedSize`, ... as the browser counts them."""
         self.driver.execute_cdp_cmd("Performance.enable", {})

@@ -125,9 +125,7 @@ def test_the_report_opens_fits_and_asks_nobody(
 
 def test_charts_are_named_and_told_for_those_who_hear_them(site: tuple[Path, str], browser: Browser) -> None:
     browser.visit(f"{site[1]}/report.html")
-    tree = browser.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
-    images = [node for node in tree if node.get("role", {}).get("value") in ("image", "img")]
-    told = [node["name"]["value"] for node in images]
+    told = browser.images_told(at_least=4)
     assert any("By height" in name and "10\u201320: " in name for name in told)
     assert any("pictures/s on average" in name and "with 1 stop in between" in name for name in told)
 
