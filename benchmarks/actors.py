@@ -37,6 +37,7 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 from cyclopts import App, Parameter
+from figures import finish
 from PIL import Image
 from soak_watch import SIGNS
 
@@ -250,9 +251,8 @@ def main(
                 sys.stdout.flush()
         finally:
             raylets.close()
-    if json_file is not None:
-        found = [asdict(run) | {"rate": run.rate, "efficiency": run.efficiency} for run in runs]
-        json_file.write_text(json.dumps({"sleep_s": sleep, "kilobytes": kilobytes, "runs": found}, indent=1) + "\n")
+    found = [asdict(run) | {"rate": run.rate, "efficiency": run.efficiency} for run in runs]
+    finish({"sleep_s": sleep, "kilobytes": kilobytes, "runs": found}, json_file)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 import torch
 from cyclopts import App, Parameter
+from figures import finish
 from numpy.typing import NDArray
 from plain_torch import PlainDetector, iou
 from precision import pictures_in
@@ -163,8 +164,7 @@ def compare(
             told = f"{row['plain_takes']:.2f} | {{:,}} | {row['plain_has']:.2%} | {row['of_plains']:.2%}"
         print(f"| {kind} | {row['model']} | {total_s:.2f} | {told.format(many)} |")
         results.append(row)
-    if json_file is not None:
-        json_file.write_text(json.dumps(results, indent=1) + "\n")
+    finish(results, json_file)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import s3fs
 from cyclopts import App, Parameter
+from figures import finish
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARDS = 3
@@ -187,8 +188,7 @@ def main(
     print("| " + " | ".join(names) + " |\n|" + "---|" * len(names))
     for row in rows:
         print("| " + " | ".join(str(value) for value in asdict(row).values()) + " |")
-    if json_file:
-        json_file.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    finish([asdict(row) for row in rows], json_file)
     good = all(row.pictures == len(files) and row.differing == 0 for row in rows)
     print(f"{len(files)} pictures: " + ("the same detections from every form" if good else "THE FORMS DIFFER"))
     return 0 if good else 1

@@ -9,7 +9,6 @@ no Ray, no network, no model. Prints a Markdown row: pictures/s by the clock, CP
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from typing import Annotated
 
 import pyarrow as pa
 from cyclopts import App, Parameter
+from figures import finish
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "jobs")]
@@ -76,8 +76,7 @@ def main(
     rates = f"{done / took_s:,.0f} | {cpu_s:.1f} | {cpu_s / took_s:.2f}"
     print("| pictures | faces each | pictures/s | CPU s | of CPUs | files | MB |\n|---:|---:|---:|---:|---:|---:|---:|")
     print(f"| {done:,} | {faces} | {rates} | {len(files)} | {size_mb:.1f} |")
-    if json_file is not None:
-        json_file.write_text(json.dumps({"pictures": done, "faces": faces, "seconds": took_s, "cpu_s": cpu_s}) + "\n")
+    finish({"pictures": done, "faces": faces, "seconds": took_s, "cpu_s": cpu_s}, json_file)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Does every file of a corpus of broken pictures end as a row, and as the same one in every archive form?
 
-    python benchmarks/corpus.py --files DIR --work FOLDER [--zooms 0.25]
+    python benchmarks/corpus.py --files DIR --work FOLDER [--zooms 0.25] [--json FILE]
 
 Runs jobs/detect_archive.py on the folder as it is, and on one tar, zip and Parquet file made from it. Each file must
 be one row, or skipped by its name; its status, error class, stage, hash and faces must not depend on the form.
@@ -26,6 +26,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from cyclopts import App, Parameter
+from figures import finish
 
 from tinyface_core.archive.candidates import CandidateFilter, kind_of
 from tinyface_core.archive.read import read_unit
@@ -77,6 +78,17 @@ def holds_skipped_files_alone(archive: Path) -> bool:
     return isinstance(end, UnitEnd) and end.count == 0 and bool(end.skipped)
 
 
+def without_a_row(names: list[str], base: Path, output: Path) -> tuple[list[str], list[str]]:
+    """Files that are no rows of the output: archives of skipped files alone, and others, which are lost."""
+    with duckdb.connect() as connection:
+        found = connection.execute(f"SELECT DISTINCT uri FROM '{output}/images/**/*.parquet'").fetchall()
+    uris = {uri for (uri,) in found}
+    missing = [name for name in sorted(names) if CandidateFilter().skipped_as(name) is None]
+    missing = [name for name in missing if f"file://{base}/{name}" not in uris]
+    empty = [name for name in missing if holds_skipped_files_alone(base / name)]
+    return empty, [name for name in missing if name not in empty]
+
+
 def run(source: Path, output: Path, zooms: list[str]) -> dict[str, Any]:
     """run.json of the job."""
     command = [sys.executable, str(ROOT / "jobs/detect_archive.py"), "--input", str(source), "--output", str(output)]
@@ -90,7 +102,11 @@ def run(source: Path, output: Path, zooms: list[str]) -> dict[str, Any]:
 
 @app.default
 def main(
-    *, files: Path, work: Path, zooms: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ("0.25",)
+    *,
+    files: Path,
+    work: Path,
+    zooms: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ("0.25",),
+    json_file: Annotated[Path | None, Parameter("--json")] = None,
 ) -> int:
     """Runs the four forms and compares.
 
@@ -98,7 +114,7 @@ def main(
     ----------
     files: folder of the corpus, read recursively. work: an empty folder for archives and outputs.
     """
-    base, wrong, empty = files.resolve(), list[str](), list[str]()
+    base, wrong, forms = files.resolve(), list[str](), dict[str, Any]()
     paths = sorted(path for path in base.rglob("*") if path.is_file())
     if not paths:
         raise SystemExit(f"--files {files}: holds no files, or is not there.")
@@ -116,6 +132,7 @@ def main(
         counts, skipped = facts["output"], sum(facts["skipped"].values())
         errors = ", ".join(f"{name} {count}" for name, count in sorted(counts["errors_by_class"].items()))
         print(f"| {form} | {len(paths)} | {counts['pictures']} | {counts['ok']} | {skipped} | {errors} |", flush=True)
+        forms[form] = {"files": len(paths), "skipped": skipped, **counts}
         rows = {name: told for name, told in rows_of(work / form, f"file://{base}/").items() if name in comparable}
         wrong += [f"{form}: {name} has {len(told)} rows" for name, told in rows.items() if len(told) > 1]
         if form != "loose" and counts["pictures"] + skipped != len(paths):
@@ -124,20 +141,14 @@ def main(
         for name in sorted(rows.keys() | loose.keys()):
             if rows.get(name) != loose.get(name):
                 wrong.append(f"{form}: {name}: {rows.get(name)}, loose {loose.get(name)}")
-    with duckdb.connect() as connection:
-        images = f"'{work}/loose/images/**/*.parquet'"
-        uris = {uri for (uri,) in connection.execute(f"SELECT DISTINCT uri FROM {images}").fetchall()}
-    for name in sorted(str(path.relative_to(base)) for path in paths):
-        if CandidateFilter().skipped_as(name) is None and f"file://{base}/{name}" not in uris:
-            if holds_skipped_files_alone(base / name):
-                empty.append(name)
-            else:
-                wrong.append(f"loose: {name}: no row")
+    empty, lost = without_a_row([str(path.relative_to(base)) for path in paths], base, work / "loose")
+    wrong += [f"loose: {name}: no row" for name in lost]
     silent = Counter(Path(name).suffix.lower() for name in comparable - loose.keys())
     print(f"\nwithout a row, by ending: {dict(silent.most_common())}")
     print(f"archives without a row, as they hold skipped files alone: {len(empty)}")
     for line in wrong:
         print(line)
+    finish({"forms": forms, "wrong": wrong, "without a row": empty}, json_file)
     return int(bool(wrong))
 
 

@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 import torch
 from cyclopts import App, Parameter
+from figures import finish
 from layers import Stopwatch
 from model_loop import CROWD, ROOT
 from numpy.typing import NDArray
@@ -119,8 +120,7 @@ def main(
                 flush=True,
             )
             results.append({"model": model, "shown": count, "found": found, "cpu_s": cpu_s, "outside_s": rest_s})
-    if json_file is not None:
-        json_file.write_text(json.dumps(results, indent=1) + "\n")
+    finish(results, json_file)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from cyclopts import App, Parameter
+from figures import finish
 from model_loop import ROOT
 from precision import pictures_in
 
@@ -100,8 +101,7 @@ def main(
             results.append(
                 {"model": model, "focus": choice, "cpu_s": cpu_s, "empty_s": empty_s, "found": found, "lost": gone}
             )
-    if json_file is not None:
-        json_file.write_text(json.dumps(results, indent=1) + "\n")
+    finish(results, json_file)
 
 
 if __name__ == "__main__":

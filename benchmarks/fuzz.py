@@ -1,7 +1,7 @@
 """Does any damaged archive or picture break its reader, however long one tries?
 
     pip install -e '.[fuzz]'          # atheris, to be guided by what was reached; without it, only by chance
-    python benchmarks/fuzz.py --seconds 600 [--only tar zip ...] [--seed 1] [--keep FOLDER]
+    python benchmarks/fuzz.py --seconds 600 [--only tar zip ...] [--seed 1] [--keep FOLDER] [--json FILE]
 
 The properties are those of tests/unit/test_fuzz_archives.py and test_fuzz_pictures.py, with fresh examples: a reader
 gives rows and an end, a decoder a picture or an error of the closed list. Each property has a process of its own, as a
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
+from figures import finish
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ("headers", "pictures")
@@ -41,6 +42,7 @@ def main(
     only: Annotated[tuple[str, ...], Parameter(consume_multiple=True, help="names of properties")] = (),
     seed: Annotated[int | None, Parameter(help="for the same examples again; drawn and printed without")] = None,
     keep: Annotated[Path | None, Parameter(help="where what breaks a reader is kept; a new folder without")] = None,
+    json_file: Annotated[Path | None, Parameter("--json")] = None,
 ) -> None:
     """Fuzz the readers of archives and pictures."""
     seed = random.SystemRandom().randrange(1 << 31) if seed is None else seed
@@ -49,7 +51,7 @@ def main(
     names = only or (*archive_names(), *PICTURES)
     guided = importlib.util.find_spec("atheris") is not None
     print(f"{'guided by atheris' if guided else 'by chance: atheris is not installed'}, seed {seed}, kept in {keep}")
-    broken = []
+    found = []
     for name in names:
         share = max(1, round(seconds / len(names)))
         begun = time.monotonic()
@@ -57,11 +59,13 @@ def main(
             command = [sys.executable, __file__, "one", name, str(share), str(seed), str(keep), inputs]
             done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         told = [line for line in done.stderr.splitlines() if line.startswith(("stat::number_of_executed", "tried"))]
-        print(f"{name}: {'ok' if done.returncode == 0 else 'BROKEN'} in {time.monotonic() - begun:.0f} s", *told[-1:])
-        if done.returncode:
-            broken.append(name)
+        took_s, ok = time.monotonic() - begun, done.returncode == 0
+        print(f"{name}: {'ok' if ok else 'BROKEN'} in {took_s:.0f} s", *told[-1:])
+        found.append({"name": name, "ok": ok, "seconds": took_s, "told": told[-1:]})
+        if not ok:
             print(done.stdout[-2000:], done.stderr[-6000:], sep="\n")
-    sys.exit(1 if broken else 0)
+    finish({"seed": seed, "guided": guided, "properties": found}, json_file)
+    sys.exit(0 if all(one["ok"] for one in found) else 1)
 
 
 def archive_names() -> list[str]:

@@ -1,63 +1,35 @@
 """What does a GPU give? Pictures a second for each trunk and size, with and without each lever, beside the limit.
 
-    python3 benchmarks/gpu.py [--trunks resnet101 resnet50 mobilenet_v2 vgg16] [--sizes 1280x720 1920x1080] \
+    python3 benchmarks/gpu.py [--trunks resnet101 vgg16 mobilenet_v2 resnet50] [--sizes 1280x720 1920x1080] \
         [--zooms 0.5 1 2] [--seconds 4] [--budget 420] [--json FILE]
 
 Runs on a bare machine with torch, numpy, safetensors and pydantic, in `--budget` seconds: what comes too late is left
-out by name. Weights are made up and find nothing: speed does not follow from them. Counted is the whole call, from
-uint8 on the host to boxes on the host. `limit` is the pictures a second if all convolutions ran at the rate of a
-bf16 matrix product (8,192 x 8,192) measured in the same run; `duty` is the share of time in which a kernel runs. The
-paper's own figures (ResNet-101, one GPU of 2016): 3.1 at 1280 x 720, 1.4 at 1920 x 1080. `--device cpu` only checks the
-script.
+out by name. Weights are made up: speed does not follow from them. Counted is the whole call, from
+uint8 on the host to boxes on the host, but for the ways that say "network": levels that are on the device already, of 1
+or 4 pictures at once. "Boxes" are those before NMS that a made-up network fires; "detectors" are processes that share
+the GPU, as `--gpus-per-actor` below 1 has it, and their rates are added. `limit` is the pictures a second if all
+convolutions ran at the rate of a bf16 matrix product (8,192 x 8,192) measured in the same run; `duty` is the share of
+time in which a kernel runs. The paper's own figures (ResNet-101, one GPU of 2016): 3.1 at 1280 x 720, 1.4 at 1920 x
+1080. `--device cpu` only checks the script.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import multiprocessing
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from figures import finish
+from gpu_ways import WAYS, Task, call_of, synchronise
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tinyface_core.detect.detector import Detector  # noqa: E402
-from tinyface_core.detect.options import DetectOptions, Runtime  # noqa: E402
-from tinyface_core.model.network import HRNetwork  # noqa: E402
-from tinyface_core.model.spec import ModelSpec, NetworkConfig, TrunkConfig  # noqa: E402
-from tinyface_core.templates import WITH_TINY, TemplateSet  # noqa: E402
-
 PAPER = {("resnet101", 1280): 3.1, ("resnet101", 1920): 1.4}
-USED = tuple(sorted({*WITH_TINY.a, *WITH_TINY.b}))
-
-
-@dataclass(frozen=True)
-class Way:
-    """One combination of levers. compiled: torch.compile's mode; None: as it is."""
-
-    name: str
-    precision: str
-    compiled: str | None = None
-    tf32: bool = False
-
-
-WAYS = (
-    Way("bf16", "bf16"),
-    Way("fp32", "fp32"),
-    Way("fp32 as tf32", "fp32", tf32=True),
-    Way("bf16 compiled", "bf16", compiled="default"),
-    Way("bf16 in CUDA graphs", "bf16", compiled="reduce-overhead"),
-)
 
 
 @dataclass(frozen=True)
@@ -78,26 +50,10 @@ class Measured:
     def row(self) -> str:
         if self.rate is None or self.limit is None:
             return f"| {self.trunk} | {self.size} | {self.way} | {self.problem} | | | | | |"
-        duty = "-" if self.duty is None else f"{self.duty:.2f}"
         share = f"{self.rate:.1f} | {self.limit:.0f} | {self.rate / self.limit:.2f}"
-        rest = f"{duty} | {self.peak_mb or 0:.0f} | {self.first_s:.1f}"
+        figures = zip((".2f", ".0f", ".1f"), (self.duty, self.peak_mb, self.first_s), strict=True)
+        rest = " | ".join("-" if value is None else format(value, form) for form, value in figures)
         return f"| {self.trunk} | {self.size} | {self.way} | {share} | {rest} |"
-
-
-def detector(trunk: Any, way: Way, device: str, zooms: tuple[float, ...]) -> Detector:
-    """Made-up weights under which no cell fires."""
-    torch.manual_seed(0)
-    templates = replace(TemplateSet(WITH_TINY.templates, b=WITH_TINY.b), outputs=USED)
-    config = NetworkConfig(TrunkConfig(trunk), outputs=len(USED))
-    network = HRNetwork(config)
-    for head in network.heads.values():
-        nn.init.constant_(head.bias[: len(USED)], -9.0)  # type: ignore[index]
-    runtime = Runtime(device, way.precision, "asked for")  # type: ignore[arg-type]
-    spec = ModelSpec(trunk, network=config, templates=templates)
-    made = Detector(network, spec, runtime, DetectOptions(zooms=zooms))
-    if way.compiled is not None:
-        made.network.forward = torch.compile(made.network.forward, mode=way.compiled)  # type: ignore[method-assign]
-    return made
 
 
 def matmul_rate(device: str, precision: str) -> float:
@@ -114,12 +70,7 @@ def matmul_rate(device: str, precision: str) -> float:
     return 2 * side**3 / statistics.median(times[2:]) / 1e9
 
 
-def synchronise(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def convolved_gflop(network: HRNetwork, call: Callable[[], object]) -> float:
+def convolved_gflop(network: nn.Module, call: Callable[[], object]) -> float:
     """GFLOP of all convolutions of one call; a multiplication and an addition are two."""
     flop = 0
 
@@ -146,47 +97,73 @@ def duty_of(call: Callable[[], object]) -> float:
     return min(1.0, busy_us / 1e6 / took_s)
 
 
-def measured(
-    trunk: str,
-    size: tuple[int, int],
-    way: Way,
-    device: str,
-    zooms: tuple[float, ...],
-    seconds: float,
-    limit_gflops: float,
-) -> Measured:
+def measured(task: Task, limit_gflops: float) -> Measured:
     """Times calls for so many seconds after two that are not counted."""
-    named = f"{size[0]} x {size[1]}"
+    way, on_gpu = task.way, task.device == "cuda"
+    named = f"{task.size[0]} x {task.size[1]}"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = way.tf32
-    picture: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
     try:
-        plain = detector(trunk, replace(way, compiled=None), device, zooms)
-        gflop = convolved_gflop(plain.network, lambda: plain(picture)) if device == "cuda" else 1.0
-        found = plain if way.compiled is None else detector(trunk, way, device, zooms)
-        if device == "cuda":
+        plain, of_plain = call_of(task, replace(way, compiled=None, batch=0, boxes=0))
+        gflop = convolved_gflop(plain.network, of_plain)
+        del plain, of_plain
+        if way.detectors > 1:
+            return Measured(task.trunk, named, way.name, together(task), None, gflop, limit_gflops / gflop)
+        _, call = call_of(task, way)
+        if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
-        found(picture)
+        call()
         first_s = time.perf_counter() - began
-        found(picture)
-        times = []
-        while sum(times) < seconds or len(times) < 3:
-            began = time.perf_counter()
-            found(picture)
-            synchronise(device)
-            times.append(time.perf_counter() - began)
-        duty = duty_of(lambda: found(picture)) if device == "cuda" else None
-        peak_mb = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else 0.0
+        rate = max(1, way.batch) / statistics.median(times_of(call, task))
+        duty = duty_of(call) if on_gpu else None
+        peak_mb = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
     except Exception as error:
-        return Measured(trunk, named, way.name, problem=f"failed: {str(error).splitlines()[0][:80]}")
-    rate = 1 / statistics.median(times)
-    return Measured(trunk, named, way.name, rate, first_s, gflop, limit_gflops / gflop, duty, peak_mb)
+        return Measured(task.trunk, named, way.name, problem=f"failed: {str(error).splitlines()[0][:80]}")
+    return Measured(task.trunk, named, way.name, rate, first_s, gflop, limit_gflops / gflop, duty, peak_mb)
+
+
+def times_of(call: Callable[[], object], task: Task) -> list[float]:
+    """Seconds of each call, three or more, after one that is not counted."""
+    call()
+    times: list[float] = []
+    while sum(times) < task.seconds or len(times) < 3:
+        began = time.perf_counter()
+        call()
+        synchronise(task.device)
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def together(task: Task) -> float:
+    """Pictures a second of several processes on one GPU that begin at the same time."""
+    context = multiprocessing.get_context("spawn")
+    barrier, rates = context.Barrier(task.way.detectors), context.SimpleQueue()
+    processes = [context.Process(target=_beside, args=(task, barrier, rates)) for _ in range(task.way.detectors)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"a detector ended with {process.exitcode}")
+    return sum(rates.get() for _ in processes)
+
+
+def _beside(task: Task, barrier: Any, rates: Any) -> None:
+    try:
+        _, call = call_of(task, task.way)
+        call()
+    except Exception:
+        barrier.abort()  # the others need not wait for this one
+        raise
+    barrier.wait()
+    times = times_of(call, task)
+    rates.put(len(times) / sum(times))
 
 
 def asked(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--trunks", nargs="+", default=["resnet101", "resnet50", "mobilenet_v2", "vgg16"])
+    parser.add_argument("--trunks", nargs="+", default=["resnet101", "vgg16", "mobilenet_v2", "resnet50"])
     parser.add_argument("--sizes", nargs="+", default=["1280x720", "1920x1080"])
     parser.add_argument("--zooms", nargs="+", type=float, default=[0.5, 1.0, 2.0])
     parser.add_argument("--seconds", type=float, default=4.0)
@@ -211,23 +188,16 @@ def main() -> None:
             for size in sizes:
                 if time.monotonic() - began > options.budget:
                     found = Measured(trunk, f"{size[0]} x {size[1]}", way.name, problem="left out: no time")
-                elif way.compiled and (trunk != "resnet50" or size != sizes[-1]):
-                    continue  # compiling takes minutes
+                elif way not in WAYS[:2] and (trunk != options.trunks[-1] or size != sizes[-1]):
+                    continue  # one trunk shows what a lever is worth; compiling takes minutes
                 else:
-                    found = measured(trunk, size, way, device, tuple(options.zooms), options.seconds, limit)
+                    found = measured(Task(trunk, size, way, device, tuple(options.zooms), options.seconds), limit)
                 results.append(found)
                 print(found.row(), flush=True)
                 if device == "cuda":
                     torch.cuda.empty_cache()
     print("\nthe paper, ResNet-101: " + ", ".join(f"{rate} at {width} px wide" for (_, width), rate in PAPER.items()))
-    if options.json is not None:
-        told = {
-            "device": name,
-            "torch": torch.__version__,
-            "matmul_gflops": limit,
-            "rows": [asdict(r) for r in results],
-        }
-        options.json.write_text(json.dumps(told, indent=1) + "\n")
+    finish({"matmul_gflops": limit, "rows": [asdict(result) for result in results]}, options.json, device=name)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Annotated, Any
 
 import torch
 from cyclopts import App, Parameter
+from figures import finish
 from model_loop import ROOT, SIDE, crowd, loaded
 from torch import Tensor, nn
 
@@ -202,8 +203,7 @@ def main(
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env).stdout
         found.append(json.loads(said.splitlines()[-1]))
         tell(found[-1])
-    if json_file is not None:
-        json_file.write_text(json.dumps(found, indent=1) + "\n")
+    finish(found, json_file)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from figures import finish
 
 from tinyface_core.errors import ClaimError, StorageError
 from tinyface_core.storage import Storage
@@ -173,8 +174,7 @@ def main(
     events = [Event(**json.loads(line)) for line in lines]
     result = {"seconds": seconds, "hosts": hosts, "seed": seed, **done, **judge(events)}
     print(json.dumps(result, indent=1))
-    if json_file:
-        json_file.write_text(json.dumps(result) + "\n")
+    finish(result, json_file)
     return int(result["wrong"] > 0)
 
 

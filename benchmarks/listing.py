@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import App, Parameter
+from figures import finish
 from soak_watch import own_mb
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -287,8 +288,7 @@ def main(
         disk = f"{took.spool_mb:,.0f} | {took.plan_mb:,.1f}"
         counts = f"{took.objects:,} | {took.candidates:,} | {took.units:,}"
         print(f"| {counts} | {seconds} | {memory} | {disk} |", flush=True)
-    if json_file is not None:
-        json_file.write_text(json.dumps(results, indent=1) + "\n")
+    finish(results, json_file)
 
 
 if __name__ == "__main__":

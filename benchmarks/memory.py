@@ -20,6 +20,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from cyclopts import App, Parameter
+from figures import finish
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -124,8 +125,7 @@ def compare(
             flush=True,
         )
     print(f"\nthe large picture needs {peaks[1].beside_mb / peaks[0].beside_mb:.2f} of the 1080p one, beside itself")
-    if json_file is not None:
-        json_file.write_text(json.dumps([asdict(peak) for peak in peaks], indent=1) + "\n")
+    finish([asdict(peak) for peak in peaks], json_file)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from cyclopts import App, Parameter
+from figures import finish
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -198,8 +199,7 @@ def compare(
                 f"| {middle.peak_mb:.0f} |",
                 flush=True,
             )
-    if json_file is not None:
-        json_file.write_text(json.dumps(results, indent=1) + "\n")
+    finish(results, json_file)
 
 
 if __name__ == "__main__":

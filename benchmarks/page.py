@@ -1,6 +1,6 @@
 """Does the page of jobs/render.py stay quick with many pictures?
 
-    python benchmarks/page.py [--pictures 10000] [--faces 20] [--json-file FILE]
+    python benchmarks/page.py [--pictures 10000] [--faces 20] [--json FILE]
 
 A page as jobs/render.py writes it, of made-up pictures (320 x 240 and 1600 x 1200 px; faces drawn at random), is opened
 from the disk in headless Chromium at 1280 x 900. Prints a Markdown table: the page's size, time until it has loaded and
@@ -11,18 +11,18 @@ close other programs.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import psutil
-from cyclopts import App
+from cyclopts import App, Parameter
+from figures import finish
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -120,7 +120,7 @@ def renderer_bytes() -> int:
 
 
 @app.default
-def main(pictures: int = 10_000, faces: int = 20, json_file: Path | None = None) -> int:
+def main(pictures: int = 10_000, faces: int = 20, json_file: Annotated[Path | None, Parameter("--json")] = None) -> int:
     """Builds, opens, measures.
 
     Parameters
@@ -139,8 +139,7 @@ def main(pictures: int = 10_000, faces: int = 20, json_file: Path | None = None)
     print(f"| {pictures:,} pictures of {faces} faces | |\n|---|---:|")
     for name, value in figures.items():
         print(f"| {name} | {value:,.1f} |" if value < 100 else f"| {name} | {value:,.0f} |")
-    if json_file:
-        json_file.write_text(json.dumps(figures, indent=1))
+    finish(figures, json_file)
     return 0
 
 

@@ -14,7 +14,6 @@ the others fail by:
 
 from __future__ import annotations
 
-import json
 import sys
 import tarfile
 import time
@@ -26,6 +25,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from cyclopts import App, Parameter
+from figures import finish
 from numpy.typing import NDArray
 
 from tinyface_core import boxes
@@ -139,8 +139,7 @@ def main(
         for row in compared(name, shown, precision):
             print(row.row(), flush=True)
             found.append(row)
-    if json_file is not None:
-        json_file.write_text(json.dumps([asdict(row) for row in found], indent=1) + "\n")
+    finish([asdict(row) for row in found], json_file)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from typing import Annotated
 import cv2
 import torch
 from cyclopts import App, Parameter
+from figures import finish
 from model_loop import CROWD, ROOT
 
 from tinyface_core.detect.guarded import GuardedDetector
@@ -109,8 +110,7 @@ def main(
                 {"model": model, "levels": text, "reduced": reduced, "whole_s": whole_s, "small_s": small_s}
                 | {"detect_s": detect_s, "precision": told["precision"]}
             )
-    if json_file is not None:
-        json_file.write_text(json.dumps(results, indent=1) + "\n")
+    finish(results, json_file)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ seconds are the median of three.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -32,6 +31,7 @@ import duckdb
 import pyarrow.parquet as pq
 from commit_loop import BLOCK
 from cyclopts import App, Parameter
+from figures import finish
 from made_up_rows import BAD_TAR, EDGES_PX, GROUP, SMALL_PX, made_up
 from watched import Output
 
@@ -220,9 +220,8 @@ def main(
         tables = {form: [table_of(one, name) for name in ("images", "detections")] for form, one in outputs.items()}
         tell_tables(tables)
         seconds = tell_queries(outputs, known, partitioned=partitioned)
-    if json_file is not None:
-        found = {form: [asdict(table) for table in several] for form, several in tables.items()}
-        json_file.write_text(json.dumps({"known": known, "tables": found, "seconds": seconds}, indent=1) + "\n")
+    found = {form: [asdict(table) for table in several] for form, several in tables.items()}
+    finish({"known": known, "tables": found, "seconds": seconds}, json_file)
 
 
 if __name__ == "__main__":

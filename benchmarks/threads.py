@@ -8,7 +8,6 @@ pictures/s by the clock, median of the rounds, and what the first way is of the 
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from figures import finish
 from whole_job import bare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,8 +70,7 @@ def main(
                 first, second = (statistics.median(rates[way]) for way in ways)
                 print(f"| {model} | {beside} | {first:.2f} | {second:.2f} | {first / second:.2f} |", flush=True)
                 found.append({"model": model, "beside": beside, **rates})
-    if json_file is not None:
-        json_file.write_text(json.dumps(found, indent=1) + "\n")
+    finish(found, json_file)
 
 
 if __name__ == "__main__":

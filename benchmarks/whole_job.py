@@ -32,6 +32,7 @@ from typing import Annotated
 import pyarrow.parquet as pq
 import s3fs
 from cyclopts import App, Parameter
+from figures import finish
 from precision import pictures_in
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -197,11 +198,8 @@ def main(
             count = max(40, int(60 * plain_minutes * before.rate * share))
             tell(plain_ray(datas, count, model, detector, workers, work))
     print(f"\nfrom the command to the first commit {start_s:.0f} s; duty of the detectors {duty:.3f}")
-    if json_file is not None:
-        found = [asdict(one) | {"rate": one.rate, "of_loop": one.rate / mean} for one in rates]
-        json_file.write_text(
-            json.dumps({"model": model, "rates": found, "duty": duty, "start_s": start_s}, indent=1) + "\n"
-        )
+    found = [asdict(one) | {"rate": one.rate, "of_loop": one.rate / mean} for one in rates]
+    finish({"model": model, "rates": found, "duty": duty, "start_s": start_s}, json_file)
 
 
 if __name__ == "__main__":
