@@ -34,8 +34,9 @@ test: test-unit test-integration  ## every test: unit, then integration (a Ray a
 test-unit: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist worksteal -m "not slow" tests/unit
 
+# A file at a time and process: its tests share a Ray or an S3 server, and much of their time is waiting.
 test-integration: $(STAMP)
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/integration
 	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist worksteal -m slow tests/unit
 
 check: check-format check-lint check-types check-layout check-site  ## format, lint, types, layout, the site

@@ -1,4 +1,4 @@
-"""Servers that the integration tests share: one of each for the whole run."""
+"""Servers that the integration tests share: one of each a test process."""
 
 from __future__ import annotations
 
