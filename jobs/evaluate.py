@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from options import StorageFlags, job_app, refuse_unwritable, run_job
-from tinyface_core.errors import InputError
+from tinyface_core.errors import InputError, SettingsError
 from tinyface_core.evaluate.advise import write_advised
 from tinyface_core.evaluate.errors_report import write_errors
 from tinyface_core.evaluate.fddb import judge_fddb
@@ -49,7 +49,7 @@ class Options:
     pictures: Path | None = None
     "Folder of the pictures, for --yunet and for the contact sheet of false positives."
     samples: int = 1000
-    "Of the bootstrap over pictures."
+    "Of the bootstrap over pictures, for the intervals; 1 or more."
     advise: Annotated[tuple[Path, Path] | None, Parameter(negative=())] = None
     "MODEL NEW: writes MODEL, which made the (first) results, as NEW with what to expect at each score and height."
     json_file: Annotated[Path | None, Parameter("--json")] = None
@@ -69,6 +69,8 @@ def evaluate(*results: str, options: Options) -> None:
     """
     if not results:
         raise InputError("no results: name one or more outputs of detect_archive.py.")
+    if options.samples < 1:
+        raise SettingsError(f"--samples {options.samples}: intervals need 1 or more, 1000 are usual.")
     refuse_unwritable("--json", options.json_file)
     refuse_unwritable("--advise", options.advise[1] if options.advise else None)
     places = dict(map(_named, results))

@@ -94,6 +94,7 @@ def test_wrong_input_is_named(output: Path, truth: Path, tmp_path: Path, capsys:
         ([str(output), "--truth", str(tmp_path / "bad")], "annotations.jsonl:1: not an annotation"),
         ([str(output), "--truth", str(tmp_path)], "wider_face_val.mat"),
         ([str(tmp_path / "other"), "--truth", str(truth)], "none of the 1 pictures is annotated"),
+        ([str(output), "--truth", str(truth), "--samples", "0"], "--samples 0: intervals need 1 or more"),
     ):
         assert run_job(app, tokens) == 2
         assert message in capsys.readouterr().err
