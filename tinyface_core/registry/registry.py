@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -96,7 +97,7 @@ class Registry:
             if entry is None:
                 raise CheckpointError(
                     f"registry {self.uri}: no model is current. Add one: python jobs/registry.py add MODEL --registry "
-                    f"{self.uri}"
+                    f"{shlex.quote(self.uri)}"
                 )
             name = entry.version
         lineage = self.read_json(f"versions/{name}/{LINEAGE}") if _NAME.fullmatch(name) else None
@@ -161,7 +162,7 @@ class Registry:
         if before is None:
             raise OutputError(
                 f"--registry {self.uri}: history/{now.back_to:06}.json is gone. Name the version: "
-                f"python jobs/registry.py promote {now.previous} --registry {self.uri}"
+                f"python jobs/registry.py promote {now.previous} --registry {shlex.quote(self.uri)}"
             )
         version = self.find(before.version)
         previous, back_to = before.previous, before.back_to
