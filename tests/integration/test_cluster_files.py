@@ -53,22 +53,38 @@ def test_the_nodes_run_the_ray_that_the_tests_ran_with() -> None:
 
 
 def test_a_submitted_job_carries_the_code_and_nothing_else(tmp_path: Path) -> None:
-    """`--working-dir .` on a fresh clone: a few MiB of code and weights, no pictures, no tests, no environment."""
+    """`--working-dir .` on a checkout that was worked in: no tests, above all no pictures that lie there.
+
+    The code with its weights, each once, and the files beside it, as a --config.
+    """
     clone = tmp_path / "clone"
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, tracked.split("\0")):
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).write_bytes((ROOT / name).read_bytes())
-    (clone / ".venv").mkdir()
-    (clone / ".venv" / "python").touch()
+    for name in (
+        ".venv/python",
+        "photos/me.jpg",
+        "faces/images/1.parquet",
+        "faces/_run/model.safetensors",
+        "ours.yaml",
+    ):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).touch()
 
     package = tmp_path / "package.zip"
     create_package(str(clone), package, include_gitignore=True)
     with zipfile.ZipFile(package) as packed:
-        tops = {name.split("/")[0] for name in packed.namelist()}
-    assert {"tinyface_core", "jobs"} <= tops
-    assert tops.isdisjoint({".git", ".venv", "benchmarks", "demo", "docs", "tests"})
-    assert package.stat().st_size < 100 * 2**20
+        names = [name for name in packed.namelist() if not name.endswith("/")]
+    assert {name.split("/")[0] for name in names if "/" in name} == {"tinyface_core", "jobs"}
+    assert {"ours.yaml", "constraints.txt", "jobs/retrain.py", "tinyface_core/report/templates/report.html.jinja"} <= {
+        *names
+    }
+    weights = sorted(name for name in names if name.endswith(".safetensors"))
+    assert weights == [f"tinyface_core/weights/{model}.safetensors" for model in ("hr-mobilenetv2", "hr-resnet50")]
+    said = re.search(r"sends (\d+) MiB: the code with its weights", (ROOT / "docs" / "job.md").read_text())
+    assert said is not None
+    assert package.stat().st_size == pytest.approx(int(said.group(1)) * 2**20, rel=0.1)
 
 
 def dockerfile() -> dict[str, list[list[str]]]:
