@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import zipfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,20 @@ def test_the_nodes_run_the_ray_that_the_tests_ran_with() -> None:
     assert config["docker"]
     assert images
     assert all(f"rayproject/ray:{pins['ray']}-py311" in image for image in images)
+
+
+def test_the_launcher_copies_no_folder_but_the_code() -> None:
+    """Each node gets what `file_mounts` names: pictures and tables that lie in the checkout are not among it."""
+    config = prepare_config(launcher_config())
+    assert config["file_mounts"] == {"/home/ray/tinyface": "."}
+    anchored = [re.fullmatch(r"/([^/]+)/", pattern) for pattern in config["rsync_exclude"]]
+    patterns = [match[1] for match in anchored if match is not None]
+    assert len(patterns) == len(anchored), "rsync: a slash before it is the top of the checkout, one behind it a folder"
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    tops = {path.split("/")[0] for path in tracked.splitlines() if "/" in path}
+    mine = {".git", ".venv", "photos", "faces", "demo_finer", "looked", "tables", "junk", "runs"}
+    kept = {top for top in tops | mine if not any(fnmatchcase(top, pattern) for pattern in patterns)}
+    assert kept == {"jobs", "tinyface_core"}
 
 
 def test_a_submitted_job_carries_the_code_and_nothing_else(tmp_path: Path) -> None:
