@@ -129,6 +129,7 @@ def test_the_linter_has_nothing_to_say_of_the_dockerfile() -> None:
 def test_an_image_holds_the_code_as_a_user_that_is_not_root(target: str) -> None:
     steps = dockerfile()[target]
     assert steps[-1] == ["USER", "1000:1000"], "the runAsUser of the manifests, as a number that Kubernetes can check"
+    assert steps[-3:-1] == [["ARG", "TINYFACE_COMMIT"], ["ENV", "TINYFACE_COMMIT=$TINYFACE_COMMIT"]], "no git in there"
     (folder,) = [step[1] for step in steps if step[0] == "WORKDIR"]
     assert folder == "/home/ray/tinyface", "where the entrypoints of the manifests look"
     copied = {name for step in steps if step[0] == "COPY" for name in step[1:-1]}
