@@ -4,7 +4,7 @@
     current.json        which version is current, since when, by whom: one write that is there or not
     history/<n>.json    every entry that was ever current.json, one file each, never changed
     ticks/<tick>.json   what a retraining decided
-    runs/               what retrainings are at work on
+    runs/<tick>/        what a retraining is at work on; begun.json: what it was begun with
 
 Whoever changes current.json holds a claim on the registry and gives the storage that the claim guards. Readers need
 none. Knows names and bytes; not what a model is.
@@ -24,6 +24,7 @@ from tinyface_core.errors import CheckpointError, OutputError
 from tinyface_core.storage import ObjectError, ObjectMissing, Storage
 
 MODEL, LINEAGE = "model.safetensors", "lineage.json"
+BEGUN = "begun.json"  # of a tick
 CURRENT = "current"
 _NAME = re.compile(r"\d{8}T\d{4}Z-[0-9a-f]{8}")
 Action = Literal["added", "promoted", "promoted by hand", "rolled back"]
@@ -188,6 +189,12 @@ class Registry:
         """What was decided at a tick; None: nothing yet."""
         decided: dict[str, Any] | None = self.read_json(f"ticks/{tick}.json")
         return decided
+
+    def undecided(self) -> list[str]:
+        """Ticks that were begun and have no decision, the oldest first."""
+        runs = (info.uri.removeprefix(self.path("runs/")).split("/") for info in self._storage.list(self.path("runs/")))
+        begun = sorted(parts[0] for parts in runs if parts[1:] == [BEGUN])
+        return [tick for tick in begun if self.decision(tick) is None]
 
     def write_decision(self, tick: str, decision: Mapping[str, Any]) -> None:
         self.write_json(f"ticks/{tick}.json", decision)
