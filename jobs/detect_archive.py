@@ -46,7 +46,7 @@ def main(job: DetectArchive) -> int:
 
 def detect(job: DetectArchive, ray_session: RaySession | None = None) -> int:
     """List, plan, work, commit, settle. ray_session: that of a job of which this run is a part."""
-    started, start_up, skipped = datetime.now(UTC), StartUp(), Counter[str]()
+    started, start_up, skipped = datetime.now(UTC), StartUp(part=ray_session is not None), Counter[str]()
     storage, candidates = Storage(job.storage.options()), CandidateFilter(job.all_files, job.include, job.exclude)
     with before_first_write():
         output = OutputFolder(storage, job.output)

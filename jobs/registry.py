@@ -14,6 +14,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Callable
@@ -87,29 +88,33 @@ def _list(folder: Registry) -> None:
     if entry is None and not names:
         raise InputError(
             f"no registry: {folder.uri}: nothing is there. Check the spelling, or begin one: jobs/registry.py add "
-            f"MODEL --registry {folder.uri}"
+            f"MODEL --registry {shlex.quote(folder.uri)}"
         )
     versions = Table(title="Versions", title_justify="left")
-    for heading in ("", "version", "model", "made", "all faces, against the current one then"):
-        versions.add_column(heading)
+    for heading in ("", "version", "made (UTC)", "all faces, against the current one then"):
+        versions.add_column(heading, no_wrap=heading == "version", overflow="fold")  # names are to be copied
     for name in names:
         lineage = folder.find(name).lineage
         is_current = entry is not None and entry.version == name
         versions.add_row(
             "current" if is_current else "",
             name,
-            str(lineage["model_hash"])[:12],
-            str(lineage.get("made_at", "")),
+            _time(str(lineage.get("made_at", ""))),
             _judged(folder.read(name, "metrics.json")),
         )
     history = Table(title="History", title_justify="left")
-    for heading in ("when", "what", "version", "by"):
-        history.add_column(heading)
+    for heading in ("when (UTC)", "what", "version", "by"):
+        history.add_column(heading, no_wrap=heading == "version", overflow="fold")
     for each in folder.history():
-        history.add_row(each.promoted_at, each.action, each.version, each.by)
+        history.add_row(_time(each.promoted_at), each.action, each.version, each.by)
     console = Console(highlight=False, markup=False)
     console.print(versions)
     console.print(history)
+
+
+def _time(at: str) -> str:
+    """For a column that may be narrow: it breaks between date and time."""
+    return at.replace("T", " ").removesuffix("+00:00")
 
 
 def _judged(metrics: bytes | None) -> str:

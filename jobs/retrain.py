@@ -29,9 +29,9 @@ from prepare import versions
 from ray_start import RaySession
 from retrain_card import card, show_decision, show_plan
 from retrain_judge import Judged, candidate_of, judged
-from retrain_look import TRAINING, Sought, lineage_of, seek
+from retrain_look import TRAINING, Sought, begun_of, lineage_of, seek
 from retrain_options import RetrainJob
-from tinyface_core.registry.registry import LINEAGE, MODEL, Registry, tick_name, version_name
+from tinyface_core.registry.registry import BEGUN, CURRENT, LINEAGE, MODEL, Registry, tick_name, version_name
 from tinyface_core.storage import Storage
 from tinyface_core.tables.claim import Claim
 from train_record import go_on
@@ -59,7 +59,7 @@ def main(job: RetrainJob) -> int:
             claim = stack.enter_context(Claim(storage, registry.path("runs"), option="--registry"))
             decision = registry.decision(name)  # of a driver that was waited for
             if decision is None:
-                if registry.read_json(f"runs/{name}/begun.json") not in (None, sought.begun):
+                if _is_stale(sought, registry):
                     sought = seek(job, tick, storage)
                 decision = _decided(sought, claim, RaySession(job.ray_address, stack))
     assert decision is not None
@@ -67,14 +67,31 @@ def main(job: RetrainJob) -> int:
     return 0
 
 
+def _is_stale(sought: Sought, registry: Registry) -> bool:
+    """Whether a driver that was waited for, or a person, has begun this tick or changed what is current since."""
+    begun = begun_of(registry, sought.tick)
+    return begun != sought.resumed or (begun is None and registry.find(CURRENT).name != sought.base.name)
+
+
+def _tell_of_ticks(sought: Sought, registry: Registry) -> None:
+    """By which name one goes on that no schedule named, and which ones nobody went on with: their checkpoints stay."""
+    if sought.job.tick is None:
+        log.warning("tick %s, as it is now: if this is cut short, only --tick %s goes on with it", *2 * (sought.tick,))
+    for tick in registry.undecided():
+        if tick != sought.tick:
+            told = f"--tick {tick} goes on with it, or delete {registry.path(f'runs/{tick}')}"
+            log.warning("tick %s was begun and never decided: %s", tick, told)
+
+
 def _decided(sought: Sought, claim: Claim, session: RaySession) -> dict[str, Any]:
     """Each step leaves what it made before the next begins, so that a tick goes on where it was cut short."""
     guarded = claim.guarded()
     registry = Registry(guarded, sought.registry.uri)
+    _tell_of_ticks(sought, registry)
     if sought.pictures < sought.job.least_pictures:
         told = f"{sought.pictures:,} new pictures, --least-pictures {sought.job.least_pictures}: they wait"
         return _recorded(sought, registry, TOO_FEW, (told,))
-    registry.write_json(f"runs/{sought.tick}/begun.json", sought.begun)
+    registry.write_json(f"runs/{sought.tick}/{BEGUN}", sought.begun)
     if not go_on(sought.run, f"{sought.folder}/{TRAINING}", guarded, option="--tick", instead="another --tick"):
         train_to_the_end(replace(sought.run, storage=guarded), sought.job.training, sought.folder, TRAINING, session)
     candidate = candidate_of(sought, guarded, session)
@@ -149,11 +166,12 @@ def _commit() -> str | None:
     """Of the code: what TINYFACE_COMMIT says (an image has no git), else git's; None where neither tells."""
     git = shutil.which("git")
     if (told := os.environ.get("TINYFACE_COMMIT")) or git is None:
-        return told
-    run = subprocess.run(
-        [git, "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        return told or None
+    head, *changed = (
+        subprocess.run([git, *asked], cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout
+        for asked in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
     )
-    return run.stdout.strip() or None
+    return head.strip() + (", changed since" if any(changed) else "") if head else None
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ from tinyface_core.labels.dated import Dated, Window, instant, read_dated
 from tinyface_core.labels.forms import Line, read_lines
 from tinyface_core.model.locate import IN_REGISTRY, ModelAddress, fetch, locate
 from tinyface_core.model.spec import ModelSpec, read_spec
-from tinyface_core.registry.registry import CURRENT, Registry, Version, tick_name
+from tinyface_core.registry.registry import BEGUN, CURRENT, Registry, Version, tick_name
 from tinyface_core.report.text import counted
 from tinyface_core.storage import Storage, unsigned
 from tinyface_core.tables.place import check_writable
-from tinyface_core.train.data import AnnotatedPicture, annotated
+from tinyface_core.train.data import AnnotatedPicture, annotated, decoded
 from tinyface_core.train.presets import MODELS
 from train_record import digest_of
 from train_run import cache_folder, start_uri
@@ -47,7 +47,8 @@ class Frozen:
 class Sought:
     """One tick, once everything is known. base: what is current; its model is `teacher` too.
 
-    manifests: by --data. learned, held_out: the new pictures, apart. run: of Ray Train.
+    manifests: by --data. learned, held_out: the new pictures, apart. run: of Ray Train. resumed: begun.json of a tick
+    that was cut short.
     """
 
     job: RetrainJob
@@ -62,6 +63,7 @@ class Sought:
     held_out: tuple[AnnotatedPicture, ...]
     frozen: Frozen
     run: TrainingRun
+    resumed: dict[str, Any] | None
 
     @property
     def pictures(self) -> int:
@@ -81,6 +83,8 @@ class Sought:
             "base": self.base.name,
             "since": None if since is None else since.isoformat(),
             "until": self.window.until.isoformat(),
+            "rule": self.job.rule_given(),
+            "frozen": self.frozen.digest,
         }
 
     def training_digests(self) -> dict[str, str]:
@@ -90,13 +94,16 @@ class Sought:
 def seek(job: RetrainJob, tick: datetime, storage: Storage) -> Sought:
     """Everything that can be wrong is told here, before the first write. Raises: RefusedError."""
     registry, name = Registry(storage, registry_of(job.registry)), tick_name(tick)
-    begun = registry.read_json(f"runs/{name}/begun.json")
+    begun = begun_of(registry, name)
     base = registry.find(CURRENT if begun is None else begun["base"])
     window = _window(job, tick, base) if begun is None else _as_begun(job, begun)
     teacher = locate(f"{IN_REGISTRY}{base.name}", storage, registry.uri)
     spec = read_spec(fetch(teacher, storage))
     manifests = {each: read_dated(each, window, job.pictures, storage) for each in job.data}
     frozen_pictures, frozen = _frozen(job.frozen, job.frozen_pictures, storage)
+    if begun is not None and begun["frozen"] != frozen.digest:  # mended, maybe: no reason to train once more
+        was = f"it had {begun['frozen']}, and has {frozen.digest} now"
+        log.warning("--frozen has changed since this tick began: %s, by which both models are judged", was)
     learned, held_out = _new_pictures(job, manifests, window, storage)
     _refuse_shared(learned + held_out, frozen_pictures, storage)
     if not job.dry_run:
@@ -104,7 +111,13 @@ def seek(job: RetrainJob, tick: datetime, storage: Storage) -> Sought:
     run = _training(job, name, spec, learned, held_out, start_uri(job.start_from, storage) or base.uri, registry)
     if learned and held_out:
         run.starting_network()  # refuses a file that does not fit, before anything starts
-    return Sought(job, storage, name, registry, base, teacher, window, manifests, learned, held_out, frozen, run)
+    return Sought(job, storage, name, registry, base, teacher, window, manifests, learned, held_out, frozen, run, begun)
+
+
+def begun_of(registry: Registry, tick: str) -> dict[str, Any] | None:
+    """What a tick was begun with; None: it was not."""
+    begun: dict[str, Any] | None = registry.read_json(f"runs/{tick}/{BEGUN}")
+    return begun
 
 
 def _window(job: RetrainJob, tick: datetime, base: Version) -> Window:
@@ -121,11 +134,17 @@ def _window(job: RetrainJob, tick: datetime, base: Version) -> Window:
 
 
 def _as_begun(job: RetrainJob, begun: dict[str, Any]) -> Window:
-    """Raises: SettingsError where another window is asked for than this tick was begun with."""
+    """Raises: SettingsError where another window or rule is asked for than this tick was begun with."""
     window = Window(instant(begun["since"]) if begun["since"] else None, instant(begun["until"]))
     for option, given, had in (("--since", job.since, window.since), ("--until", job.until, window.until)):
         if given is not None and time_of(option, given) != had:
             raise SettingsError(f"{option} {given}: this tick was begun with {had or 'all rows'}. Give another --tick.")
+    for option, value in job.rule_given().items():
+        if (stated := begun["rule"][option]) != value:
+            raise SettingsError(
+                f"{option} {value:g}: this tick was begun with {stated:g}, and a rule is stated before. Give what it "
+                "had, or another --tick."
+            )
     return window
 
 
@@ -157,7 +176,7 @@ def is_held_out(uri: str, share: float) -> bool:
 
 
 def _frozen(sources: Texts, pictures: str | None, storage: Storage) -> tuple[tuple[AnnotatedPicture, ...], Frozen]:
-    """Raises: InputError: a picture is not there, or nothing is annotated."""
+    """Raises: InputError: a picture is not there, no picture, or of another size; or nothing is annotated."""
     lines: dict[str, Line] = {}
     for source in sources:
         lines |= {storage.canonical(line.uri): line for line in read_lines(source, pictures, storage)}
@@ -170,6 +189,11 @@ def _frozen(sources: Texts, pictures: str | None, storage: Storage) -> tuple[tup
             f"--frozen: {len(lines) - len(found)} of {counted(len(lines), 'picture')} are not there, as {missing}. "
             "Both models are judged by the same ones at every tick: put them back, or take them out of the annotations."
         )
+    try:
+        for _ in decoded(found, storage):  # what cannot be judged by is found now, not after hours of training
+            pass
+    except InputError as error:
+        raise InputError(f"--frozen: {error}") from error
     truth = joined({uri: (line.boxes_K4, line.attributes_K6) for uri, line in lines.items()})
     if not truth.valid_F.any():
         raise InputError("--frozen: no face is annotated there, so nothing can be judged.")

@@ -109,6 +109,10 @@ class RetrainJob:
     def rule(self) -> Rule:
         return Rule(self.margin, self.tolerance)
 
+    def rule_given(self) -> dict[str, float]:
+        """Option -> value of all that a verdict depends on."""
+        return {"--margin": self.margin, "--tolerance": self.tolerance, "--samples": self.samples}
+
     def actor_range(self) -> tuple[int, int] | None:
         return actor_range(self.actors)
 

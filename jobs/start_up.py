@@ -11,13 +11,17 @@ log = logging.getLogger(__name__)
 
 
 class StartUp:
-    """seconds: by step, in the order in which steps were first passed; they begin with the process."""
+    """seconds: by step, in the order in which steps were first passed.
 
-    def __init__(self) -> None:
+    They begin with the process; of a run that is part of another job (`part`) with itself.
+    """
+
+    def __init__(self, *, part: bool = False) -> None:
         self.seconds: dict[str, float] = {}
-        self._latest = psutil.Process().create_time()
+        self._latest = time.time() if part else psutil.Process().create_time()
         self._ended = False
-        self.passed("imports")
+        if not part:
+            self.passed("imports")
 
     def passed(self, step: str) -> None:
         """All that has passed since the step before belongs to this one."""

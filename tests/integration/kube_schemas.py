@@ -1,9 +1,9 @@
 """What Kubernetes and KubeRay would refuse of a manifest, without either: strict schemas, unknown keys are named.
 
 Kubernetes' own kinds: the schemas that kubernetes-validate brings. KubeRay's kinds: the CRDs' schemas where they are at
-hand (a folder of `ray.io_*.yaml[.gz]` in KUBERAY_CRDS, or shared/kuberay_crds); they are not ours to carry. Everywhere
-else: FIELDS, the keys that these manifests use, held against the CRDs by a test, and every pod template against
-Kubernetes' own schema.
+hand (a folder of `ray.io_*.yaml[.gz]` that KUBERAY_CRDS names, else shared/kuberay_crds beside the checkout, as in CI);
+they are not ours to carry. Everywhere else: FIELDS, the keys that these manifests use, held against the CRDs by a test,
+and every pod template against Kubernetes' own schema.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from jsonschema import Draft202012Validator
 from tests.integration.job_runs import ROOT
 
 KUBERNETES = "1.31"
-CRDS = Path(os.environ.get("KUBERAY_CRDS", ROOT / "shared" / "kuberay_crds"))
+CRDS_NAMED = bool(os.environ.get("KUBERAY_CRDS"))  # then their tests are never skipped
+CRDS = Path(os.environ.get("KUBERAY_CRDS") or ROOT.parent / "shared" / "kuberay_crds")
 KINDS = ("RayCluster", "RayJob", "RayCronJob")
 
 # The keys of KubeRay 1.7 that the manifests use -> what a value is: a type, a set of words, or the keys below it.
@@ -129,7 +130,7 @@ def differing(value: Any, fields: Any, path: str) -> Iterator[str]:
 @cache
 def crd_schema(kind: str) -> dict[str, Any]:
     """The v1 schema of a KubeRay kind, closed: keys that it does not list are refused, as a strict apiserver does."""
-    (path,) = CRDS.glob(f"ray.io_{kind.lower()}s.yaml*")
+    (path,) = CRDS.glob(f"ray.io_{kind.lower()}s.yaml*")  # of a folder that KUBERAY_CRDS misspells there is none
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     crd = yaml.load(data, yaml.CSafeLoader)
     (version,) = [version for version in crd["spec"]["versions"] if version["name"] == "v1"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import zipfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -52,23 +53,53 @@ def test_the_nodes_run_the_ray_that_the_tests_ran_with() -> None:
     assert all(f"rayproject/ray:{pins['ray']}-py311" in image for image in images)
 
 
+def test_the_launcher_copies_no_folder_but_the_code() -> None:
+    """Each node gets what `file_mounts` names: pictures and tables that lie in the checkout are not among it."""
+    config = prepare_config(launcher_config())
+    assert config["file_mounts"] == {"/home/ray/tinyface": "."}
+    anchored = [re.fullmatch(r"/([^/]+)/", pattern) for pattern in config["rsync_exclude"]]
+    patterns = [match[1] for match in anchored if match is not None]
+    assert len(patterns) == len(anchored), "rsync: a slash before it is the top of the checkout, one behind it a folder"
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    tops = {path.split("/")[0] for path in tracked.splitlines() if "/" in path}
+    mine = {".git", ".venv", "photos", "faces", "demo_finer", "looked", "tables", "junk", "runs"}
+    kept = {top for top in tops | mine if not any(fnmatchcase(top, pattern) for pattern in patterns)}
+    assert kept == {"jobs", "tinyface_core"}
+
+
 def test_a_submitted_job_carries_the_code_and_nothing_else(tmp_path: Path) -> None:
-    """`--working-dir .` on a fresh clone: a few MiB of code and weights, no pictures, no tests, no environment."""
+    """`--working-dir .` on a checkout that was worked in: no tests, above all no pictures that lie there.
+
+    The code with its weights, each once, and the files beside it, as a --config.
+    """
     clone = tmp_path / "clone"
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, tracked.split("\0")):
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).write_bytes((ROOT / name).read_bytes())
-    (clone / ".venv").mkdir()
-    (clone / ".venv" / "python").touch()
+    for name in (
+        ".venv/python",
+        "photos/me.jpg",
+        "faces/images/1.parquet",
+        "faces/_run/model.safetensors",
+        "ours.yaml",
+    ):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).touch()
 
     package = tmp_path / "package.zip"
     create_package(str(clone), package, include_gitignore=True)
     with zipfile.ZipFile(package) as packed:
-        tops = {name.split("/")[0] for name in packed.namelist()}
-    assert {"tinyface_core", "jobs"} <= tops
-    assert tops.isdisjoint({".git", ".venv", "benchmarks", "demo", "docs", "tests"})
-    assert package.stat().st_size < 100 * 2**20
+        names = [name for name in packed.namelist() if not name.endswith("/")]
+    assert {name.split("/")[0] for name in names if "/" in name} == {"tinyface_core", "jobs"}
+    assert {"ours.yaml", "constraints.txt", "jobs/retrain.py", "tinyface_core/report/templates/report.html.jinja"} <= {
+        *names
+    }
+    weights = sorted(name for name in names if name.endswith(".safetensors"))
+    assert weights == [f"tinyface_core/weights/{model}.safetensors" for model in ("hr-mobilenetv2", "hr-resnet50")]
+    said = re.search(r"sends (\d+) MiB: the code with its weights", (ROOT / "docs" / "job.md").read_text())
+    assert said is not None
+    assert package.stat().st_size == pytest.approx(int(said.group(1)) * 2**20, rel=0.1)
 
 
 def dockerfile() -> dict[str, list[list[str]]]:
@@ -98,6 +129,7 @@ def test_the_linter_has_nothing_to_say_of_the_dockerfile() -> None:
 def test_an_image_holds_the_code_as_a_user_that_is_not_root(target: str) -> None:
     steps = dockerfile()[target]
     assert steps[-1] == ["USER", "1000:1000"], "the runAsUser of the manifests, as a number that Kubernetes can check"
+    assert steps[-3:-1] == [["ARG", "TINYFACE_COMMIT"], ["ENV", "TINYFACE_COMMIT=$TINYFACE_COMMIT"]], "no git in there"
     (folder,) = [step[1] for step in steps if step[0] == "WORKDIR"]
     assert folder == "/home/ray/tinyface", "where the entrypoints of the manifests look"
     copied = {name for step in steps if step[0] == "COPY" for name in step[1:-1]}

@@ -20,11 +20,11 @@ from tests.integration.cluster_manifests import (
 )
 from tests.integration.cluster_network import OURS, Peer, may_talk, selects
 from tests.integration.job_runs import ROOT
-from tests.integration.kube_schemas import CRDS, FIELDS, crd_schema, refused, unlike_the_crd
+from tests.integration.kube_schemas import CRDS, CRDS_NAMED, FIELDS, crd_schema, refused, unlike_the_crd
 
 pytestmark = [pytest.mark.integration, pytest.mark.parametrize("overlay", OVERLAYS)]
 needs_crds = pytest.mark.skipif(
-    not CRDS.is_dir(), reason="KubeRay's CRDs are not at hand: KUBERAY_CRDS names their folder"
+    not CRDS_NAMED and not CRDS.is_dir(), reason=f"KubeRay's CRDs are not in {CRDS}: KUBERAY_CRDS names their folder"
 )
 RAY = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)["ray"]
 GIB = 2.0**30

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from tinyface_core.detect.detector import Detector
 from tinyface_core.model.spec import file_hash, read_spec
 from tinyface_core.registry.registry import Registry
 from tinyface_core.storage import Storage
+from tinyface_core.tables.claim import Claim
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -183,6 +185,95 @@ def test_a_tick_that_was_cut_short_before_its_last_write_decides_the_same_and_pr
     decided.manage("promote", entry.version)
 
 
+@pytest.mark.parametrize("other", [("--margin", "0"), ("--tolerance", "1"), ("--samples", "300")])
+def test_a_tick_that_was_cut_short_keeps_the_rule_that_it_began_with(decided: Place, other: tuple[str, str]) -> None:
+    """A rule that is stated after the numbers are known is none."""
+    decision = decided.folder / "registry" / "ticks" / f"{NAME}.json"
+    known = decision.read_bytes()
+    decision.unlink()
+    before = everything_in(decided.folder / "registry")
+    given = decided.options(*BETTER)
+    given[given.index(other[0]) + 1] = other[1]
+    code, _, err = decided.here(retrain_app, *given)
+    assert (code, f"{other[0]} {other[1]}: this tick was begun with" in err) == (2, True), err
+    assert everything_in(decided.folder / "registry") == before
+    decision.write_bytes(known)
+
+
+def test_a_driver_that_waited_for_another_one_takes_up_what_that_one_made_current(
+    decided: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else it would train the version before, for a comparison that no longer counts; what was left undone is told."""
+    entry, left = decided.registry.current(), "runs/20261001T0300Z/begun.json"
+    assert entry is not None
+    decided.manage("rollback")
+    decided.registry.write_json(left, {})
+
+    class Waited(Claim):
+        def __enter__(self) -> Claim:
+            decided.manage("promote", entry.version)
+            return super().__enter__()
+
+    monkeypatch.setattr("retrain.Claim", Waited)
+    code, _, err = decided.here(retrain_app, *decided.options(tick="2026-11-10T12:00Z"))
+    assert code == 0, err
+    decision = decided.registry.decision("20261110T1200Z")
+    assert decision is not None
+    assert (decision["base"], decision["decision"]) == (entry.version, "too few new pictures")
+    assert "--tick 20261001T0300Z goes on with it" in caplog.text
+    (decided.folder / "registry" / left).unlink()
+
+
+def test_a_tick_that_no_schedule_named_says_by_which_name_it_goes_on(
+    decided: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = decided.options("--least-pictures", "100")
+    for option, value in (("--tick", TICK), ("--least-pictures", "4")):
+        place = tokens.index(option)
+        assert tokens[place : place + 2] == [option, value]
+        del tokens[place : place + 2]
+    code, out, err = decided.here(retrain_app, *tokens)
+    assert (code, "too few new pictures" in out) == (0, True), err
+    (name,) = re.findall(r"if this is cut short, only --tick (\d{8}T\d{4}Z) goes on with it", caplog.text)
+    assert decided.registry.decision(name) is not None
+
+
+def test_ticks_in_a_row_go_on_from_what_is_current_and_from_where_its_data_ended(decided: Place) -> None:
+    """A second training from the promoted version, which no margin lets through; then what the next one would do, also
+    after a rollback."""
+    first = decided.registry.find("current")
+    labelled(decided.folder / "later", NEW, dict.fromkeys(NEW, "2026-11-12"))
+    tick = decided.options(tick="2026-11-13T03:00Z", data="later")
+    tick[tick.index("--margin") + 1] = "1"
+    ended = Job(decided.folder / "log", decided.environment, *tick, script="retrain.py").wait().expect(0)
+    assert "kept the current model" in ended.out
+    decision = decided.registry.decision("20261113T0300Z")
+    assert decision is not None
+    assert decision["base"] == first.name
+    second = decided.registry.find(decision["version"])
+    assert second.lineage["start_from"] == first.uri
+    for run in (decided.folder / "registry" / "runs" / "20261113T0300Z").glob("faces-*/run.json"):
+        assert "imports" not in json.loads(run.read_text())["start_up_s"], "the training before it is none of its start"
+    assert second.lineage["window"] == {"since": "2026-11-10T03:00:00+00:00", "until": "2026-11-13T03:00:00+00:00"}
+    spec = read_spec(Path(second.uri.removeprefix("file://")))
+    assert (spec.name, spec.version) == (LIGHT, "20261113T0300Z")
+    assert decided.registry.find("current").name == first.name
+
+    def next_one() -> str:
+        where = decided.options("--dry-run", tick="2026-11-14T03:00Z", data="later")
+        code, out, err = decided.here(retrain_app, *where)
+        assert code == 0, err
+        return out
+
+    assert "from 2026-11-10T03:00Z up to" in next_one()  # what the one that was kept out has learned comes again
+    decided.manage("promote", second.name)
+    assert "from 2026-11-13T03:00Z up to" in next_one()
+    assert f"{second.name}, a {LIGHT}" in next_one()
+    decided.manage("rollback")
+    assert "from 2026-11-10T03:00Z up to" in next_one()
+    assert decided.registry.find("current").name == first.name
+
+
 def test_the_next_tick_begins_where_the_data_of_the_current_version_ended(
     decided: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -237,6 +328,7 @@ def test_detection_takes_the_current_version_and_keeps_it_when_another_becomes_c
         ({"frozen": "new"}, (), "is one of --frozen's pictures"),
         ({"frozen": "copy"}, (), "or a copy of one"),
         ({"frozen": "lost"}, (), "1 of 4 pictures are not there"),
+        ({"frozen": "cut"}, (), f"{FROZEN[0]}.jpg: cannot be decoded"),
         ({}, ("--start-from", "hr-resnet50"), "is another network"),
         ({}, ("--preset", "slow"), "known are fast, paper"),
         ({}, ("--least", "3"), "Unknown option"),
@@ -249,6 +341,8 @@ def test_what_is_wrong_is_told_before_anything_is_written(
     labelled(begun.folder / "copy", [*FROZEN, NEW[0]])
     lost = labelled(begun.folder / "lost", FROZEN)
     (lost / "images" / f"{FROZEN[0]}.jpg").unlink()
+    cut = labelled(begun.folder / "cut", FROZEN) / "images" / f"{FROZEN[0]}.jpg"
+    cut.write_bytes(cut.read_bytes()[:2000])
     before = everything_in(begun.folder / "registry")
     tokens = begun.options("--since", "2026-11-01", *more, tick="2026-11-11T03:00Z", **places)
     code, _, err = begun.here(retrain_app, *tokens)

@@ -7,9 +7,13 @@ A head with dashboard whose Python has the libraries, and no tinyface: what runs
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,10 +24,10 @@ import pytest
 
 from options import run_job
 from registry import app as registry_app
-from tests.integration.job_pictures import cloud
+from tests.integration.job_pictures import cloud, deadly
 from tests.integration.job_runs import ROOT
 from tests.integration.labelled import LIGHT, labelled
-from tests.integration.ray_head import RayHead
+from tests.integration.ray_head import FAULTS, RayHead
 from tests.integration.s3_server import S3Server
 from tests.unit.archives import tar_bytes
 from tinyface_core.model.locate import locate
@@ -34,6 +38,8 @@ from tinyface_core.tables.validate import validate
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 PACKAGE_BYTES = 40 << 20  # code and bundled weights
+SLOW, SLOW_PICTURES = (250, 1, 5), 160  # a picture that takes a detector 0.2 s (tests/faults)
+PATIENCE_S = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +51,23 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here,) = {path for path in sys.path if path.startswith(sys.prefix) and path.endswith("site-packages")}
     (site / "libraries.pth").write_text(f"{here}\n")
     python = folder / "bin" / "python"
-    found = subprocess.run([python, "-c", "import ray, tinyface_core"], cwd="/", capture_output=True, text=True)
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    asked = [python, "-c", "import ray, tinyface_core"]
+    found = subprocess.run(asked, cwd="/", env=bare, capture_output=True, text=True)
     assert "No module named 'tinyface_core'" in found.stderr
     return python
 
 
 @pytest.fixture(scope="module")
 def head(bare_python: Path, s3_server: S3Server) -> Iterator[RayHead]:
-    """With the token that Ray asks for by default."""
+    """With the token that Ray asks for by default, and no way to S3: that comes with each job.
+
+    Its detectors take their time where a picture says so.
+    """
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
-    with RayHead(cpus=2, python=bare_python, variables=s3_server.environment() | token, dashboard=True) as head:
+    nowhere = dict.fromkeys(s3_server.environment(), "nothing") | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    variables = nowhere | token | {"PYTHONPATH": str(FAULTS)}
+    with RayHead(cpus=2, python=bare_python, variables=variables, dashboard=True) as head:
         yield head
 
 
@@ -70,16 +83,22 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def ray_job(head: RayHead, checkout: Path, what: str, *rest: str) -> subprocess.CompletedProcess[str]:
+    """`ray job WHAT`, as a user types it in the checkout."""
+    command = [Path(sys.executable).parent / "ray", "job", what, "--address", head.dashboard_url, *rest]
+    return subprocess.run(command, cwd=checkout, env=head.environment, capture_output=True, text=True, timeout=600)
+
+
+def sent(s3_server: S3Server) -> list[str]:
+    """What each job brings: the code, and in its runtime environment the way to S3, for driver and workers."""
+    return ["--working-dir", ".", "--runtime-env-json", json.dumps({"env_vars": s3_server.environment()})]
+
+
 def submit(
-    head: RayHead, checkout: Path, *options: str, script: str = "detect_archive.py"
+    head: RayHead, checkout: Path, s3_server: S3Server, *options: str, script: str = "detect_archive.py"
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """(what the command said, what the head knows of the job)."""
-    ray = Path(sys.executable).parent / "ray"
-    command = [ray, "job", "submit", "--address", head.dashboard_url, "--working-dir", ".", "--"]
-    run = subprocess.run(
-        [*command, "python", f"jobs/{script}", *options],
-        cwd=checkout, env=head.environment, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    run = ray_job(head, checkout, "submit", *sent(s3_server), "--", "python", f"jobs/{script}", *options)
     return run, max(head.jobs(), key=lambda job: job["start_time"] or 0)
 
 
@@ -94,7 +113,9 @@ def test_a_submitted_job_runs_the_code_that_travelled_from_s3_to_s3(
     client.put_object(Bucket=bucket, Key="list.csv", Body=rows.encode())
     client.upload_file(str(model), bucket, "model.safetensors")
     options = ["--input", f"s3://{bucket}/list.csv", "--output", f"s3://{bucket}/out", "--carry", "label"]
-    run, job = submit(head, checkout, *options, "--model", f"s3://{bucket}/model.safetensors", "--zooms", "0.5")
+    run, job = submit(
+        head, checkout, s3_server, *options, "--model", f"s3://{bucket}/model.safetensors", "--zooms", "0.5"
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     assert job["driver_exit_code"] == 0
     report = validate(Storage(), f"s3://{bucket}/out")
@@ -143,7 +164,7 @@ def test_a_submitted_retraining_decides_on_s3(
         "0.1",
     ]
     options += ["--workers", "1", "--least-pictures", "2", "--refit-pictures", "2", "--samples", "100"]
-    run, job = submit(head, checkout, *options, script="retrain.py")
+    run, job = submit(head, checkout, s3_server, *options, script="retrain.py")
     assert run.returncode == 0, run.stdout + run.stderr
     assert job["driver_exit_code"] == 0
     decision = registry.decision("20261110T0300Z")
@@ -154,7 +175,7 @@ def test_a_submitted_retraining_decides_on_s3(
     assert locate(f"registry:{version.name}", Storage(), registry.uri).sha256 == version.model_hash
     assert b"**Not better by the rule**" in (registry.read(version.name, "card.md") or b"")
     stored = {one["Key"]: one["LastModified"] for one in client.list_objects_v2(Bucket=bucket)["Contents"]}
-    run, _ = submit(head, checkout, *options, script="retrain.py")
+    run, _ = submit(head, checkout, s3_server, *options, script="retrain.py")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "kept the current model" in run.stdout
     again = {one["Key"]: one["LastModified"] for one in client.list_objects_v2(Bucket=bucket)["Contents"]}
@@ -170,11 +191,55 @@ def test_a_node_says_that_it_is_well_without_the_token_and_nothing_else(head: Ra
             urllib.request.urlopen(url, timeout=30)
 
 
-def test_a_refused_job_fails_with_its_code_and_its_sentence(head: RayHead, checkout: Path, bucket: str) -> None:
+def test_a_refused_job_fails_with_its_code_and_its_sentence(
+    head: RayHead, checkout: Path, bucket: str, s3_server: S3Server
+) -> None:
     """`ray job submit` itself exits 1 for whatever failed: Ray's own rule."""
     options = ["--input", f"s3://{bucket}/nothing/", "--output", f"s3://{bucket}/out"]
-    run, job = submit(head, checkout, *options)
+    run, job = submit(head, checkout, s3_server, *options)
     assert run.returncode == 1
     assert (job["status"], job["driver_exit_code"]) == ("FAILED", 2)
     assert "error: no such input" in run.stdout
     assert "Traceback" not in run.stdout
+
+
+def test_a_stopped_job_leaves_whole_units_and_the_same_command_finishes(
+    head: RayHead, checkout: Path, bucket: str, s3_server: S3Server, model: Path
+) -> None:
+    """`ray job stop` in the middle of the work, once its log has told how far it is. Slow pictures make it last."""
+    client = s3_server.client()
+    for number in range(SLOW_PICTURES):
+        client.put_object(Bucket=bucket, Key=f"in/{number}.png", Body=deadly(SLOW))
+    client.upload_file(str(model), bucket, "model.safetensors")
+    options = ["--input", f"s3://{bucket}/in/", "--output", f"s3://{bucket}/out", "--zooms", "0.5", "--unit-pictures"]
+    options += ["4", "--model", f"s3://{bucket}/model.safetensors"]
+    how = [*sent(s3_server), "--submission-id", bucket, "--no-wait"]
+    begun = ray_job(head, checkout, "submit", *how, "--", "python", "jobs/detect_archive.py", *options)
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+
+    def committed() -> list[str]:
+        listed = client.list_objects_v2(Bucket=bucket, Prefix="out/images/part-").get("Contents", ())
+        return [one["Key"] for one in listed]
+
+    def job() -> dict[str, Any]:
+        return next(job for job in head.jobs() if job["submission_id"] == bucket)
+
+    log, deadline = "", time.monotonic() + PATIENCE_S
+    while not (len(committed()) >= 2 and re.search(rf"\d+ of (about )?{SLOW_PICTURES} pictures.* committed", log)):
+        log = ray_job(head, checkout, "logs", bucket).stdout
+        assert job()["status"] in ("PENDING", "RUNNING"), log
+        assert time.monotonic() < deadline, log
+    stopped = ray_job(head, checkout, "stop", bucket)
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    assert job()["status"] == "STOPPED"
+    done = len(committed())
+    assert 2 <= done < SLOW_PICTURES // 4
+    assert "Contents" not in client.list_objects_v2(Bucket=bucket, Prefix="out/_SUCCESS")
+
+    run, after = submit(head, checkout, s3_server, *options)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (after["status"], after["driver_exit_code"]) == ("SUCCEEDED", 0)
+    assert re.search(rf"{done} of {SLOW_PICTURES // 4} units are committed under these settings: skipped", run.stdout)
+    report = validate(Storage(), f"s3://{bucket}/out")
+    assert report.exit_code == 0, str(report)
+    assert (report.totals.pictures, sum(report.totals.errors.values())) == (SLOW_PICTURES, 0)

@@ -31,7 +31,7 @@ def where(tmp_path: Path) -> list[str]:
 
 
 def test_the_first_model_becomes_current_a_second_waits_and_can_be_promoted_and_rolled_back(
-    models: list[str], where: list[str], capsys: pytest.CaptureFixture[str]
+    models: list[str], where: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = Registry(Storage(), where[1])
     assert run_job(app, ["add", models[0], *where]) == 0
@@ -45,9 +45,12 @@ def test_the_first_model_becomes_current_a_second_waits_and_can_be_promoted_and_
     assert f"current: {second} (promoted by hand" in capsys.readouterr().out
     assert run_job(app, ["rollback", *where]) == 0
     assert registry.find("current").name == first.name
+    capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", "80")  # as a pipe has it; names must be whole, as they are there to be copied
     assert run_job(app, ["list", *where]) == 0
     told = capsys.readouterr().out
-    assert re.search(rf"current\W+{first.name}", told)
+    assert re.search(rf"│ current +│ {first.name} │", told)
+    assert re.search(rf"│ +│ {second} │", told)
     assert [action for action in ("added", "promoted by hand", "rolled back") if action not in told] == []
     assert run_job(app, ["rollback", *where]) == 2
     assert "nothing was current before" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from tinyface_core.errors import CheckpointError, ClaimError, OutputError
 from tinyface_core.model.checkpoint import save_checkpoint
 from tinyface_core.model.locate import fetch, locate
 from tinyface_core.model.spec import file_hash
-from tinyface_core.registry.registry import LINEAGE, MODEL, Registry, tick_name, version_name
+from tinyface_core.registry.registry import BEGUN, LINEAGE, MODEL, Registry, tick_name, version_name
 from tinyface_core.storage import Storage
 from tinyface_core.tables.claim import Claim, ClaimTimes
 
@@ -229,3 +229,13 @@ def test_a_model_that_is_not_in_the_registry_or_was_changed_is_refused(
     changed.rename(file)
     with pytest.raises(CheckpointError, match="not the file that was written there"):
         locate("registry:current", storage, registry.uri)
+
+
+def test_a_tick_that_was_begun_is_undecided_until_its_decision_is_written(registry: Registry) -> None:
+    assert registry.undecided() == []
+    for tick in ("20261108T0300Z", "20261101T0300Z"):
+        registry.write_json(f"runs/{tick}/{BEGUN}", {})
+        registry.write_json(f"runs/{tick}/training/{BEGUN}", {})
+    assert registry.undecided() == ["20261101T0300Z", "20261108T0300Z"]
+    registry.write_decision("20261101T0300Z", {})
+    assert registry.undecided() == ["20261108T0300Z"]

@@ -110,6 +110,8 @@ def _rows(file: str, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
         text = data.decode("utf-8-sig")
         if file.lower().endswith(".csv"):
             rows = csv.DictReader(io.StringIO(text, newline=""))
+            if not rows.fieldnames:
+                raise InputError(f"{file}: is empty: a CSV begins with a line of its columns, as source,date.")
             yield from ((f"{file}:{rows.line_num}", row) for row in rows)
             return
     except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
@@ -133,7 +135,7 @@ def _date_of(row: dict[str, Any], where: str) -> datetime:
     try:
         return instant(row["date"])
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        found = repr(row.get("date")) if "date" in row else "none"
+        found = repr(row["date"]) if "date" in row else f"only {', '.join(map(repr, row))}"
         raise InputError(
             f"{where}: a row needs a date of ISO 8601, as 2026-11-29 or 2026-11-29T03:00Z; it has {found}."
         ) from error
@@ -151,7 +153,13 @@ def _lines_of(row: dict[str, Any], where: str, folder: str, pictures: str | None
     if not row.get("source"):
         raise InputError(f"{where}: a row needs a source (labels of many pictures) or an image (of one, with boxes).")
     own = row.get("pictures")
-    yield from read_lines(_beside(folder, row["source"]), _beside(folder, own) if own else pictures, storage)
+    for value in (row["source"], own):
+        if not isinstance(value, str | None):
+            raise InputError(f"{where}: a source is a path or url, not {value!r}.")
+    try:
+        yield from read_lines(_beside(folder, row["source"]), _beside(folder, own) if own else pictures, storage)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def _beside(folder: str, name: str) -> str:

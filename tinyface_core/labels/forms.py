@@ -130,6 +130,14 @@ def _boxes(values: Any) -> NDArray[np.float64]:
     return np.asarray(values, np.float64).reshape(-1, 4)
 
 
+def _written_boxes(values: Any) -> NDArray[np.float64]:
+    """Of JSON, where null and NaN may stand for a number. Raises: ValueError for these: such a face is never found."""
+    boxes_K4 = _boxes(values)
+    if not np.isfinite(boxes_K4).all():
+        raise ValueError(f"a box with what is no number: {values[int(np.argmin(np.isfinite(boxes_K4).all(axis=1)))]}")
+    return boxes_K4
+
+
 def attributes_of(invalid_K: NDArray[np.generic]) -> NDArray[np.int8]:
     """Attributes (K, 6) of boxes of which only that mark is known."""
     attributes_K6 = np.zeros((len(invalid_K), len(ATTRIBUTES)), np.int8)
@@ -151,7 +159,7 @@ NOT_A_LINE = (ValueError, KeyError, TypeError, OverflowError)
 
 def line_of(values: Mapping[str, Any], base: str) -> Line:
     """One line of annotations.jsonl. base: the folder that its path begins at. Raises: one of NOT_A_LINE."""
-    boxes_K4 = _boxes(values["boxes"])
+    boxes_K4 = _written_boxes(values["boxes"])
     attributes_K6 = np.asarray(values["attrs"], np.int8).reshape(-1, len(ATTRIBUTES))
     if len(attributes_K6) != len(boxes_K4):
         raise ValueError(f"{len(boxes_K4)} boxes, {len(attributes_K6)} attrs")
@@ -220,7 +228,7 @@ def _coco(source: Path, base: str) -> Iterator[Line]:
             here = boxes[image["id"]]
             attributes_K6 = attributes_of(np.array([crowd for _, crowd in here]))
             size_hw = (int(image["height"]), int(image["width"]))
-            yield Line(_at(base, image["file_name"]), _boxes([box for box, _ in here]), attributes_K6, size_hw)
+            yield Line(_at(base, image["file_name"]), _written_boxes([box for box, _ in here]), attributes_K6, size_hw)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{source}: not COCO's form ({type(error).__name__}: {error}).") from error
 

@@ -4,7 +4,7 @@
     current.json        which version is current, since when, by whom: one write that is there or not
     history/<n>.json    every entry that was ever current.json, one file each, never changed
     ticks/<tick>.json   what a retraining decided
-    runs/               what retrainings are at work on
+    runs/<tick>/        what a retraining is at work on; begun.json: what it was begun with
 
 Whoever changes current.json holds a claim on the registry and gives the storage that the claim guards. Readers need
 none. Knows names and bytes; not what a model is.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from tinyface_core.errors import CheckpointError, OutputError
 from tinyface_core.storage import ObjectError, ObjectMissing, Storage
 
 MODEL, LINEAGE = "model.safetensors", "lineage.json"
+BEGUN = "begun.json"  # of a tick
 CURRENT = "current"
 _NAME = re.compile(r"\d{8}T\d{4}Z-[0-9a-f]{8}")
 Action = Literal["added", "promoted", "promoted by hand", "rolled back"]
@@ -96,7 +98,7 @@ class Registry:
             if entry is None:
                 raise CheckpointError(
                     f"registry {self.uri}: no model is current. Add one: python jobs/registry.py add MODEL --registry "
-                    f"{self.uri}"
+                    f"{shlex.quote(self.uri)}"
                 )
             name = entry.version
         lineage = self.read_json(f"versions/{name}/{LINEAGE}") if _NAME.fullmatch(name) else None
@@ -161,7 +163,7 @@ class Registry:
         if before is None:
             raise OutputError(
                 f"--registry {self.uri}: history/{now.back_to:06}.json is gone. Name the version: "
-                f"python jobs/registry.py promote {now.previous} --registry {self.uri}"
+                f"python jobs/registry.py promote {now.previous} --registry {shlex.quote(self.uri)}"
             )
         version = self.find(before.version)
         previous, back_to = before.previous, before.back_to
@@ -187,6 +189,12 @@ class Registry:
         """What was decided at a tick; None: nothing yet."""
         decided: dict[str, Any] | None = self.read_json(f"ticks/{tick}.json")
         return decided
+
+    def undecided(self) -> list[str]:
+        """Ticks that were begun and have no decision, the oldest first."""
+        runs = (info.uri.removeprefix(self.path("runs/")).split("/") for info in self._storage.list(self.path("runs/")))
+        begun = sorted(parts[0] for parts in runs if parts[1:] == [BEGUN])
+        return [tick for tick in begun if self.decision(tick) is None]
 
     def write_decision(self, tick: str, decision: Mapping[str, Any]) -> None:
         self.write_json(f"ticks/{tick}.json", decision)
