@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -29,6 +30,10 @@ from tests.integration.analytics_page import OPEN, QUESTIONS, Ask, ask_spark, op
 from tests.integration.job_runs import Job, Tables
 from tests.integration.ray_head import RayHead
 from tests.integration.s3_server import S3Server
+from tests.unit.row_samples import CORRUPT, make_rows, make_unit
+from tinyface_core.storage import Storage
+from tinyface_core.tables.commit import Committer
+from tinyface_core.tables.redo import UnitWork
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -125,6 +130,21 @@ def test_faces_of_another_writing_change_no_answer(
     ((seen,),) = while_redone.query("SELECT count(*) FROM IMAGES JOIN DETECTIONS USING (image_id)")
     assert seen == 2 * len(truth.faces)
     assert_same(open_with(while_redone.folder)(question), truth.answer(question))
+
+
+def test_an_output_of_errors_alone_and_of_an_odd_name_is_answered(
+    tmp_path: Path, open_with: Callable[[str | Path], Ask]
+) -> None:
+    """Without a picture a share is of nothing: null, and no division by 0 in engines that refuse it."""
+    unit, carried, odd = make_unit(3, "a"), (pa.field("album", pa.string()),), tmp_path / "run [1] what?"
+    rows = make_rows(unit, carried=carried, carried_values={"album": "a"}, failing=dict.fromkeys(range(3), CORRUPT))
+    Committer(Storage(), f"file://{odd}", "s", "m", carried).write(UnitWork.whole(unit), "sources", rows)
+    ask = open_with(str(odd).replace("[", "[[]").replace("?", "[?]"))
+    answers = {question: ask(question) for question in QUESTIONS}
+    assert answers["Is what I read whole?"] == [{"told": 0, "found": 0}]
+    assert answers["What share of pictures has no face?"] == [{"pictures": 0, "without_faces": 0, "share": None}]
+    assert answers["What share of each archive are error rows, and why?"][0]["share"] == 1.0
+    assert answers["How high are the faces?"] == []
 
 
 def test_faces_that_are_missing_show(

@@ -18,7 +18,7 @@ from tinyface_core.archive.record import Unit
 from tinyface_core.errors import OutputError, SettingsError, StorageError
 from tinyface_core.export import iceberg
 from tinyface_core.export.iceberg import Change, Place, check_tables, export_iceberg, open_catalog
-from tinyface_core.storage import Storage
+from tinyface_core.storage import Storage, StorageOptions
 from tinyface_core.tables.commit import Committer
 from tinyface_core.tables.footer import committed
 from tinyface_core.tables.redo import UnitWork
@@ -261,6 +261,20 @@ def test_a_column_that_iceberg_has_no_type_for_is_refused_before_anything_is_mad
 def test_a_name_that_is_none_is_refused(out: str) -> None:
     with pytest.raises(SettingsError, match=r"CATALOG.NAMESPACE"):
         Place.of(out)
+
+
+def test_a_store_with_an_endpoint_has_a_region_so_that_aws_is_not_asked_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = {"type": "sql", "uri": f"sqlite:///{tmp_path}/lake.db", "warehouse": "s3://b/lake"}
+    elsewhere = Storage(StorageOptions(endpoint_url="http://127.0.0.1:9"))
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    assert open_catalog(PLACE, where, elsewhere).properties["client.region"] == "us-east-1"
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-1")
+    assert open_catalog(PLACE, where, elsewhere).properties["client.region"] == "eu-1"
+    assert open_catalog(PLACE, where | {"client.region": "x"}, elsewhere).properties["client.region"] == "x"
+    assert "client.region" not in open_catalog(PLACE, where, Storage()).properties
 
 
 def test_a_catalog_that_cannot_be_opened_is_refused() -> None:

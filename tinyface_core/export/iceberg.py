@@ -12,6 +12,7 @@ Needs pyiceberg, an extra: nothing but `jobs/export.py --to iceberg` imports thi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ from tinyface_core.tables.schema import DETECTIONS_SCHEMA
 from tinyface_core.tables.unit_files import in_threads, read_table
 
 MADE_OF = "tinyface.output"
+_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _PROPERTIES = {"write.target-file-size-bytes": str(128 << 20)}  # pyiceberg holds that much of a table in memory
 
 
@@ -68,6 +70,8 @@ def open_catalog(place: Place, properties: Mapping[str, str], storage: Storage) 
     """
     options = storage.options
     reached = {"s3.endpoint": options.endpoint_url, "client.profile-name": options.profile}
+    if options.endpoint_url:  # without a region pyiceberg asks AWS for that of a bucket of this name
+        reached["client.region"] = next(filter(None, map(os.environ.get, _REGIONS)), "us-east-1")
     try:
         return load_catalog(place.catalog, **{**{key: text for key, text in reached.items() if text}, **properties})
     except Exception as error:  # each kind of catalog has its own
