@@ -103,6 +103,16 @@ def test_the_same_output_gives_the_same_bytes(output: Path, form: str) -> None:
     assert exported(output, form)[0].read_bytes() == exported(output, form)[0].read_bytes()
 
 
+def test_a_partitioned_output_gives_the_same_bytes(output: Path) -> None:
+    whole = exported(output, "coco")[0].read_bytes()
+    for table in ("images", "detections"):
+        for file in sorted((output / table).iterdir()):
+            place = file.parent / ("day=2" if file.name.startswith("part-a") else "day=1")
+            place.mkdir(exist_ok=True)
+            file.rename(place / file.name)
+    assert exported(output, "coco")[0].read_bytes() == whole
+
+
 def test_wider_is_read_back_with_errors_as_pictures_without_faces(output: Path) -> None:
     place, tally = exported(output, "wider")
     found = read_text(place)
