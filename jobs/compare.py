@@ -19,7 +19,17 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from options import StorageFlags, Texts, before_first_write, job_app, many, refuse_lost, refuse_unwritable, run_job
+from options import (
+    StorageFlags,
+    Texts,
+    before_first_write,
+    job_app,
+    many,
+    refuse_lost,
+    refuse_unmakeable,
+    refuse_unwritable,
+    run_job,
+)
 from tinyface_core.compare.counts import Comparison
 from tinyface_core.compare.outputs import Output, compare, differing_settings, find_output
 from tinyface_core.compare.page import NAME, Told, page
@@ -73,6 +83,10 @@ class Options:
             refuse_lost(name, path or "/")
         if self.json_file is not None and "://" not in self.json_file:
             refuse_unwritable("--json", Path(self.json_file))
+        if self.report is not None and "://" not in self.report:
+            refuse_unmakeable("--report", Path(self.report))
+        if self.accept is not None and "://" not in self.accept:
+            refuse_unmakeable("--accept", Path(self.accept).parent)
 
     def rule(self) -> Rule:
         """Raises: SettingsError."""

@@ -107,6 +107,15 @@ def refuse_unwritable(option: str, file: Path | None) -> None:
     """Raises OutputError for a file of the user's that cannot be made; told before the work that fills it."""
     if file is not None and not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
         raise OutputError(f"{option} {file}: its folder does not exist or cannot be written to.")
+    if file is not None and file.is_dir():
+        raise OutputError(f"{option} {file}: is a folder. Give the name of a file.")
+
+
+def refuse_unmakeable(option: str, folder: Path) -> None:
+    """The same for a folder, which is made where it is not there yet."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise OutputError(f"{option} {folder}: {there} is no folder, or cannot be written to.")
 
 
 @contextmanager

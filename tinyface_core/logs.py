@@ -20,7 +20,7 @@ Form = Literal["text", "json"]
 Hide = Callable[[str], str]
 
 _FIELDS = {"levelname": "level", "name": "logger", "exc_info": "exception", "stack_info": "stack"}
-_NOISY = ("aiobotocore", "botocore")  # tell at INFO where credentials were found, again and again
+_NOISY = ("aiobotocore", "botocore", "pyiceberg")  # tell at INFO what they found where, again and again
 _about: ContextVar[tuple[tuple[str, Any], ...]] = ContextVar("about", default=())
 _hiding: list[Hide] = []
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import jsonschema
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -104,6 +103,16 @@ def test_the_same_output_gives_the_same_bytes(output: Path, form: str) -> None:
     assert exported(output, form)[0].read_bytes() == exported(output, form)[0].read_bytes()
 
 
+def test_a_partitioned_output_gives_the_same_bytes(output: Path) -> None:
+    whole = exported(output, "coco")[0].read_bytes()
+    for table in ("images", "detections"):
+        for file in sorted((output / table).iterdir()):
+            place = file.parent / ("day=2" if file.name.startswith("part-a") else "day=1")
+            place.mkdir(exist_ok=True)
+            file.rename(place / file.name)
+    assert exported(output, "coco")[0].read_bytes() == whole
+
+
 def test_wider_is_read_back_with_errors_as_pictures_without_faces(output: Path) -> None:
     place, tally = exported(output, "wider")
     found = read_text(place)
@@ -160,46 +169,12 @@ def test_names_with_spaces_and_other_scripts_are_read_back_from_fddb(output: Pat
     assert names == ["/in/a b/Zoë 1", "/in/broken", "/in/day.tar/strand/2", "/in/day.tar/strand/3", "s3://b/日本/4"]
 
 
-# FiftyOne's user guide, "FiftyOneImageDetectionDataset": classes are optional, targets then are labels.
-FIFTYONE = {
-    "type": "object",
-    "required": ["labels"],
-    "additionalProperties": False,
-    "properties": {
-        "classes": {"type": "array", "items": {"type": "string"}},
-        "labels": {
-            "type": "object",
-            "additionalProperties": {
-                "type": ["array", "null"],
-                "items": {
-                    "type": "object",
-                    "required": ["label", "bounding_box"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "label": {"type": "string"},
-                        "bounding_box": {
-                            "type": "array",
-                            "minItems": 4,
-                            "maxItems": 4,
-                            "items": {"type": "number", "minimum": 0, "maximum": 1},
-                        },
-                        "confidence": {"type": "number", "minimum": 0, "maximum": 1},
-                        "attributes": {"type": "object"},
-                    },
-                },
-            },
-        },
-    },
-}
-
-
-def test_fiftyone_has_the_layout_of_its_guide(output: Path) -> None:
-    content = json.loads(exported(output, "fiftyone")[0].read_text())
-    jsonschema.validate(content, FIFTYONE)
-    assert list(content["labels"]) == ["/in/a b/Zoë 1.jpg", "in/day.tar/strand/2", "in/day.tar/strand/3", "b/日本/4"]
-    first = content["labels"]["/in/a b/Zoë 1.jpg"][0]
-    assert first["bounding_box"] == pytest.approx([10.25 / 53, 20 / 37, 29.75 / 53, 12.5 / 37])
-    assert (first["label"], first["confidence"]) == ("face", 0.9)
+def test_members_are_named_as_they_would_lie_if_unpacked(output: Path) -> None:
+    write_unit(
+        output, "c", [SamplePicture("file:///in/all.tar", name) for name in ("./beach/1.jpg", "/abs//2.jpg", ".")]
+    )
+    content = json.loads(exported(output, "coco", below="file:///in/all.tar")[0].read_text())
+    assert [image["file_name"] for image in content["images"]][-3:] == ["beach/1.jpg", "abs/2.jpg", "."]
 
 
 def test_names_may_begin_below_a_folder_or_an_archive(output: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import duckdb
 import pyarrow as pa
@@ -15,7 +18,7 @@ from tinyface_core.archive.record import Unit
 from tinyface_core.errors import OutputError, SettingsError, StorageError
 from tinyface_core.export import iceberg
 from tinyface_core.export.iceberg import Change, Place, check_tables, export_iceberg, open_catalog
-from tinyface_core.storage import Storage
+from tinyface_core.storage import Storage, StorageOptions
 from tinyface_core.tables.commit import Committer
 from tinyface_core.tables.footer import committed
 from tinyface_core.tables.redo import UnitWork
@@ -133,6 +136,31 @@ def test_killed_between_the_two_tables_the_same_export_goes_on(
     check_equal(catalog, output)
 
 
+@pytest.mark.parametrize("first", ["none", "some"])
+def test_of_two_exports_at_once_one_is_told_and_no_row_is_there_twice(
+    output: str, catalog: Catalog, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """Both have looked before either writes: pyiceberg by itself would then append to what the other one made."""
+    if first == "some":
+        export_iceberg(STORAGE, output, catalog, PLACE)
+        commit(output, C)
+    read, others = iceberg._Tables._rows, [Change(0, 0, 0, 0)]
+
+    def overtaken(self: Any, *args: Any) -> Any:
+        monkeypatch.setattr(iceberg._Tables, "_rows", read)
+        others.append(export_iceberg(STORAGE, output, catalog, PLACE))
+        return read(self, *args)
+
+    monkeypatch.setattr(iceberg._Tables, "_rows", overtaken)
+    with pytest.raises(StorageError, match=r"faces.detections: another writer changed the table meanwhile, and none"):
+        export_iceberg(STORAGE, output, catalog, PLACE)
+    assert others[1].added == (1 if first == "some" else 2)
+    check_equal(catalog, output)
+    assert export_iceberg(STORAGE, output, catalog, PLACE) == Change(0, 0, 0, 0)
+    stored = [catalog.load_table(f"faces.{name}").properties for name in ("images", "detections")]
+    assert not any("commit.retry.num-retries" in properties for properties in stored)
+
+
 def test_killed_while_rows_come_nothing_of_them_is_seen(
     output: str, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,10 +214,67 @@ def test_an_output_with_other_columns_is_refused_before_anything_is_changed(
     assert catalog.load_table("others.images").scan().to_arrow()["album"].to_pylist() == ["Ä"] * 3
 
 
+BERLIN = datetime(2020, 1, 1, 13, tzinfo=ZoneInfo("Europe/Berlin"))
+CARRIED = {
+    "pandas' timestamp": (pa.timestamp("ns"), datetime(2020, 1, 1, 12), datetime(2020, 1, 1, 12)),
+    "a zone": (pa.timestamp("ns", "Europe/Berlin"), BERLIN, datetime(2020, 1, 1, 12, tzinfo=UTC)),
+    "seconds": (pa.timestamp("s"), datetime(2020, 1, 1, 12), datetime(2020, 1, 1, 12)),
+    "a time": (pa.time32("s"), time(12, 30), time(12, 30)),
+    "uint8": (pa.uint8(), 255, 255),
+    "uint32": (pa.uint32(), 2**32 - 1, 2**32 - 1),
+    "uint64": (pa.uint64(), 2**64 - 1, Decimal(2**64 - 1)),
+    "float16": (pa.float16(), 1.5, 1.5),
+    "nothing": (pa.null(), None, None),
+    "a list": (pa.list_(pa.uint32()), [1, 2**32 - 1], [1, 2**32 - 1]),
+    "a struct": (pa.struct({"a": pa.uint16(), "b": pa.timestamp("ns")}), {"a": 1, "b": None}, {"a": 1, "b": None}),
+    "a map": (pa.map_(pa.string(), pa.uint32()), [("a", 2**31)], [("a", 2**31)]),
+}
+
+
+def carrying(uri: str, kind: pa.DataType, value: Any) -> None:
+    """An output with one carried column."""
+    carried = (pa.field("taken", kind),)
+    rows = make_rows(C, carried=carried, carried_values={"taken": value})
+    Committer(STORAGE, uri, "settings", "model", carried).write(UnitWork.whole(C), "sources", rows)
+
+
+@pytest.mark.parametrize(("kind", "value", "wanted"), CARRIED.values(), ids=CARRIED)
+def test_carried_columns_of_types_that_iceberg_has_not_arrive_as_the_nearest(
+    kind: pa.DataType, value: Any, wanted: Any, tmp_path: Path, catalog: Catalog
+) -> None:
+    carrying(f"file://{tmp_path}/other", kind, value)
+    export_iceberg(STORAGE, f"file://{tmp_path}/other", catalog, PLACE)
+    assert catalog.load_table("faces.images").scan().to_arrow()["taken"].to_pylist() == [wanted] * 3
+
+
+@pytest.mark.parametrize("kind", [pa.duration("s"), pa.list_(pa.duration("s")), pa.struct({"a": pa.duration("s")})])
+def test_a_column_that_iceberg_has_no_type_for_is_refused_before_anything_is_made(
+    kind: pa.DataType, tmp_path: Path, catalog: Catalog
+) -> None:
+    carrying(f"file://{tmp_path}/other", kind, None)
+    with pytest.raises(OutputError, match=r"the column taken is .*duration\[s\].*, which Iceberg has no type for"):
+        export_iceberg(STORAGE, f"file://{tmp_path}/other", catalog, PLACE)
+    assert not catalog.table_exists("faces.detections")
+
+
 @pytest.mark.parametrize("out", ["lake", "lake.", ".faces", "faces/lake", "a..b"])
 def test_a_name_that_is_none_is_refused(out: str) -> None:
     with pytest.raises(SettingsError, match=r"CATALOG.NAMESPACE"):
         Place.of(out)
+
+
+def test_a_store_with_an_endpoint_has_a_region_so_that_aws_is_not_asked_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = {"type": "sql", "uri": f"sqlite:///{tmp_path}/lake.db", "warehouse": "s3://b/lake"}
+    elsewhere = Storage(StorageOptions(endpoint_url="http://127.0.0.1:9"))
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    assert open_catalog(PLACE, where, elsewhere).properties["client.region"] == "us-east-1"
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-1")
+    assert open_catalog(PLACE, where, elsewhere).properties["client.region"] == "eu-1"
+    assert open_catalog(PLACE, where | {"client.region": "x"}, elsewhere).properties["client.region"] == "x"
+    assert "client.region" not in open_catalog(PLACE, where, Storage()).properties
 
 
 def test_a_catalog_that_cannot_be_opened_is_refused() -> None:

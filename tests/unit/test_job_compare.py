@@ -165,6 +165,9 @@ def test_a_run_that_begins_on_the_new_output_meanwhile_stops_the_acceptance(
         (["{0}/old", "{0}/new", "--accept", ""], "--accept: is empty"),
         (["{0}/old", "{0}/new", "--accept", "{0}/new/current.json"], "lies in an output"),
         (["{0}/old", "{0}/new", "--json", "{0}/none/n.json"], "--json"),
+        (["{0}/old", "{0}/new", "--json", "{0}/new"], "new: is a folder. Give the name of a file"),
+        (["{0}/old", "{0}/new", "--report", "{0}/old/_SUCCESS/page"], "_SUCCESS is no folder"),
+        (["{0}/old", "{0}/new", "--accept", "{0}/old/_SUCCESS/current.json"], "_SUCCESS is no folder"),
         (["{0}/old", "{0}/new", "--max-los", "0"], "Did you mean"),
     ],
 )

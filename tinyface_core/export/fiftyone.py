@@ -9,11 +9,12 @@ beside the file. A picture with an error row is left out: it would stand there a
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tinyface_core.export.names import Names, without_extension
+from tinyface_core.export.names import Names
 from tinyface_core.export.pictures import Picture, Tally
 
 LABEL = "face"
@@ -39,7 +40,8 @@ def _key(picture: Picture, names: Names) -> str:
     path = names.path(picture)
     if picture.member is None and path.startswith("/"):
         return path
-    return without_extension(path.partition("://")[2] or path).lstrip("/")
+    name, _ = posixpath.splitext((path.partition("://")[2] or path).lstrip("/"))
+    return posixpath.normpath(name)  # both as FiftyOne does with the files that it finds
 
 
 def _faces(picture: Picture) -> Iterable[dict[str, Any]]:

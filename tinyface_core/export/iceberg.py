@@ -12,25 +12,26 @@ Needs pyiceberg, an extra: nothing but `jobs/export.py --to iceberg` imports thi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, ValidationException
 from pyiceberg.expressions import In
-from pyiceberg.table import Table
+from pyiceberg.table import Table, TableProperties
 
 from tinyface_core.errors import OutputError, SettingsError, StorageError
+from tinyface_core.export.iceberg_columns import iceberg_columns
 from tinyface_core.storage import ObjectMissing, Storage
 from tinyface_core.tables.footer import CommitRecord, committed
-from tinyface_core.tables.schema import DETECTIONS_SCHEMA, images_schema
+from tinyface_core.tables.schema import DETECTIONS_SCHEMA
 from tinyface_core.tables.unit_files import in_threads, read_table
 
 MADE_OF = "tinyface.output"
+_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _PROPERTIES = {"write.target-file-size-bytes": str(128 << 20)}  # pyiceberg holds that much of a table in memory
-_DOCS = {column.name: column.metadata for column in (*images_schema(), *DETECTIONS_SCHEMA)}
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def open_catalog(place: Place, properties: Mapping[str, str], storage: Storage) 
     """
     options = storage.options
     reached = {"s3.endpoint": options.endpoint_url, "client.profile-name": options.profile}
+    if options.endpoint_url:  # without a region pyiceberg asks AWS for that of a bucket of this name
+        reached["client.region"] = next(filter(None, map(os.environ.get, _REGIONS)), "us-east-1")
     try:
         return load_catalog(place.catalog, **{**{key: text for key, text in reached.items() if text}, **properties})
     except Exception as error:  # each kind of catalog has its own
@@ -103,16 +106,17 @@ def export_iceberg(storage: Storage, output_uri: str, catalog: Catalog, place: P
     """Brings both tables to what is committed in an output.
 
     Raises:
-        OutputError: a table has other columns. StorageError, ObjectError.
+        OutputError: a table has other columns, or a column is of a type that Iceberg has nothing for.
+        StorageError, ObjectError.
     """
     units = sorted(committed(storage, output_uri).values(), key=lambda record: record.unit)
     if not units and _table(catalog, place.table("images")) is None:
         return Change(0, 0, 0, 0)  # without a row there is nothing that tells the columns that are carried along
-    schema = _plain(read_table(storage, units[0].uri).schema) if units else None
+    schema = iceberg_columns(read_table(storage, units[0].uri).schema) if units else None
     _refuse_other_columns(catalog, place, schema)
     tables = _Tables(storage, output_uri, catalog, place)
     with_faces = [unit for unit in units if unit.totals.faces]
-    tables.bring("detections", with_faces, lambda record: record.detections_uri, _plain(DETECTIONS_SCHEMA))
+    tables.bring("detections", with_faces, lambda record: record.detections_uri, iceberg_columns(DETECTIONS_SCHEMA))
     new, gone = tables.bring("images", units, lambda record: record.uri, schema)
     pictures, faces = (sum(getattr(unit.totals, name) for unit in new) for name in ("pictures", "faces"))
     return Change(len(new), len(gone), pictures, faces)
@@ -135,6 +139,8 @@ class _Tables:
         gone = have - {unit.commit for unit in units}
         try:
             table = known if known is not None else self._create(name, columns or pa.schema([]))
+            # pyiceberg would append again to what another writer made of the table since: rows twice. Not stored.
+            table.metadata.properties[TableProperties.COMMIT_NUM_RETRIES] = "0"
             with table.transaction() as change:
                 if table.properties.get(MADE_OF) != self.output_uri:
                     change.set_properties({MADE_OF: self.output_uri})
@@ -144,6 +150,11 @@ class _Tables:
                     change.append(pa.RecordBatchReader.from_batches(columns, self._rows(new, file_of, columns)))
         except StorageError:
             raise
+        except (CommitFailedException, ValidationException) as error:
+            raise StorageError(
+                f"writing {self.place.table(name)}: another writer changed the table meanwhile, and none of these rows "
+                f"are in it: {_hidden(error, self.storage)}"
+            ) from error
         except Exception as error:  # of the catalog, or of the store that it writes to
             raise StorageError(f"writing {self.place.table(name)}: {_hidden(error, self.storage)}") from error
         return new, gone
@@ -160,7 +171,7 @@ class _Tables:
         for table in in_threads(lambda unit: self._unit_table(unit, file_of(unit)), units):
             if not table.num_rows:
                 continue
-            yield from table.select(columns.names).cast(columns).to_batches()
+            yield from table.select(columns.names).cast(columns, safe=False).to_batches()
 
     def _unit_table(self, unit: CommitRecord, uri: str) -> pa.Table:
         try:
@@ -202,20 +213,6 @@ def _refuse_other_columns(catalog: Catalog, place: Place, columns: pa.Schema | N
         f"--output: the table {place.table('images')} has other columns than this output ({', '.join(differing)}). "
         "Give another namespace."
     )
-
-
-def _plain(schema: pa.Schema) -> pa.Schema:
-    """As Iceberg has it: no dictionaries, no integers below 32 bits; with the columns' descriptions."""
-    return pa.schema([_plain_field(column) for column in schema])
-
-
-def _plain_field(column: pa.Field) -> pa.Field:
-    kind: Any = column.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_int8(kind) or pa.types.is_int16(kind) or pa.types.is_uint8(kind) or pa.types.is_uint16(kind):
-        kind = pa.int32()
-    return column.with_type(kind).with_metadata(_DOCS.get(column.name))  # a file does not keep them
 
 
 def _hidden(error: Exception, storage: Storage) -> str:

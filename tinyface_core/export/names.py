@@ -1,7 +1,8 @@
 """One path for each picture, made of the object that it lies in and its name inside an archive.
 
-An archive is shown as a folder: the member `beach/1.jpg` of `s3://bucket/day1.tar` is `s3://bucket/day1.tar/beach/1.jpg`.
-`file://` is left off. Knows names; does not look whether anything lies there.
+An archive is shown as a folder: the member `beach/1.jpg` of `s3://bucket/day1.tar` is `s3://bucket/day1.tar/beach/1.jpg`,
+as it would lie if it were unpacked there; so is `./beach/1.jpg`, as `tar -c .` names it. `file://` is left off.
+Knows names; does not look whether anything lies there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import re
 from tinyface_core.errors import InputError
 from tinyface_core.export.pictures import Picture
 
-_EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,5}$")
 # What str.splitlines takes for the end of a line, and what no file name may hold.
 _BREAKS = re.compile("[\x00\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]")
 
@@ -30,7 +30,7 @@ class Names:
 
     def path(self, picture: Picture) -> str:
         """Not percent-encoded; on disk from the root, unless `below` shortens it."""
-        whole = picture.uri if picture.member is None else f"{picture.uri}/{picture.member}"
+        whole = picture.uri if picture.member is None else f"{picture.uri}/{_unpacked(picture.member)}"
         if self._below is not None and whole.startswith(self._below):
             return whole.removeprefix(self._below).lstrip("/")
         return whole.removeprefix("file://")
@@ -50,8 +50,9 @@ class Names:
         return name
 
 
-def without_extension(path: str) -> str:
-    return _EXTENSION.sub("", path)
+def _unpacked(member: str) -> str:
+    """`..` stays: what it leads to is for the form to judge."""
+    return "/".join(part for part in member.split("/") if part not in ("", ".")) or member
 
 
 def one_line(name: str) -> str:

@@ -112,7 +112,8 @@ def pictures_of(storage: Storage, output_uri: str, wanted: Wanted, tally: Tally)
     def read(uri: str) -> tuple[pa.Table, pa.Table, str] | None:
         return read_unit(storage, folder, uri, _IMAGE_COLUMNS, _FACE_COLUMNS)
 
-    for tables in in_threads(read, sorted(images_files(storage, folder))):
+    by_unit = sorted(images_files(storage, folder), key=lambda uri: uri.rpartition("/")[2])  # whatever its partition
+    for tables in in_threads(read, by_unit):
         if tables is None:
             tally.torn_units += 1
             continue
