@@ -75,7 +75,7 @@ class Browser:
         return {url for url in asked if not url.startswith(("data:", "chrome:"))}
 
     def images_told(self, at_least: int, seconds: float = 30) -> list[str]:
-        """Names of images as a screen reader tells them, once there are so many: Chromium fills this tree after loading."""
+        """Names of images as a screen reader tells them, once there are so many: Chromium fills the tree late."""
         from selenium.webdriver.support.wait import WebDriverWait
 
         self.driver.execute_cdp_cmd("Accessibility.enable", {})
