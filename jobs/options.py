@@ -103,10 +103,16 @@ def registry_of(given: str | None) -> str:
     return registry
 
 
-def refuse_unwritable(option: str, file: Path | None) -> None:
-    """Raises OutputError for a file of the user's that cannot be made; told before the work that fills it."""
-    if file is not None and not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
+def refuse_unwritable(option: str, file: Path | None, *, overwrite: bool = True) -> None:
+    """Raises OutputError for a file of the user's that cannot be made or stays; told before the work that fills it."""
+    if file is None:
+        return
+    if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
         raise OutputError(f"{option} {file}: its folder does not exist or cannot be written to.")
+    if file.is_dir():
+        raise OutputError(f"{option} {file}: is a folder. Give the name of a file.")
+    if file.exists() and not overwrite:
+        raise OutputError(f"{option} {file}: is there already. Give another name, or --overwrite.")
 
 
 @contextmanager
