@@ -43,7 +43,7 @@ class TruthFlags:
     "Folder of FDDB's pictures (originalPics)."
     eye_lines: Path | None = None
     "YuNet's .onnx, without FDDB: angles of faces over 40 px from their eyes, in pictures that are then turned."
-    data: Annotated[tuple[Path, ...], Parameter(consume_multiple=1, negative=())] = ()
+    data: Annotated[tuple[Path, ...], Parameter(consume_multiple=1, negative=(), show_default=False)] = ()
     "Annotated folders of training pictures, for --eye-lines."
 
 
