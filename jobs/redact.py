@@ -180,7 +180,7 @@ def _show(facts: dict[str, Any], run: RedactRun) -> None:
     rows = [
         ("copies", f"{copies['written']:,}, {this_run['written']:,} of them written in this run"),
         ("masked", counted(copies["faces_masked"], "face")),
-        ("no copy", f"{copies['error']:,} pictures" + (f": {errors}" if errors else "")),
+        ("no copy", counted(copies["error"], "picture") + (f": {errors}" if errors else "")),
         *(told(facts["check"]) if facts["check"] else [("residual", "not checked (--check 0)")]),
         ("folder", run.to.path("copies")),
     ]

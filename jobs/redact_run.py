@@ -18,7 +18,7 @@ from tinyface_core.redact.results import NOT_EXAMINED, ResultFiles
 from tinyface_core.storage import Storage
 from tinyface_core.tables.claim import Claim
 from tinyface_core.tables.footer import CommitRecord, Footer, committed
-from tinyface_core.tables.output import OutputFolder, OutputState, settings_hash
+from tinyface_core.tables.output import OutputFolder, settings_hash
 from tinyface_core.tables.plan import Plan
 from tinyface_core.tables.unit_tables import UnitTotals
 
@@ -49,8 +49,8 @@ class Sought:
 def seek(output_uri: str, job: RedactCopies, storage: Storage) -> Sought:
     """Everything that can be wrong is told here, before the first write. Raises: RefusedError."""
     output, to = OutputFolder(storage, output_uri), Destination(storage, job.to)
-    if output.look() is OutputState.EMPTY:
-        raise InputError(f"no output of detect_archive.py: {output.uri}: nothing is there.")
+    output.refuse_none()
+    output.look()
     if storage.stat(output.path("_SUCCESS")) is None:
         raise InputError(
             f"{output.uri}: is not whole (no _SUCCESS): a run of detect_archive.py is at work or was cut short. Its "
