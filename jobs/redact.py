@@ -101,7 +101,7 @@ def _work(run: RedactRun, pool: Pool, metrics: RunMetrics) -> UnitTotals:
         metrics.copied(totals, seconds)
 
     with RunProgress(expected) as progress:
-        loop = CopyLoop(redacting, pool, run.results, progress, on_commit)
+        loop = CopyLoop(redacting, pool, run.results, progress, on_commit, run.reads_otherwise)
         worked = loop.work(run.units())
         progress.say(now=True)
     return worked

@@ -21,6 +21,7 @@ from tinyface_core.tables.footer import CommitRecord, Footer, committed
 from tinyface_core.tables.output import OutputFolder, settings_hash
 from tinyface_core.tables.plan import Plan
 from tinyface_core.tables.unit_tables import UnitTotals
+from to_do import any_is_read
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,12 @@ class RedactRun:
             record = self.sought.records.get(unit.name)
             if record is not None and unit.name not in self.done:
                 yield Committed(unit, record)
+
+    def reads_otherwise(self) -> bool:
+        """Whether something of what is copied can be read today; a few are tried."""
+        plan = Plan(self.sought.storage, self.sought.output.uri)
+        done = (unit for unit in plan.units(any_carried=True) if unit.name in self.done)
+        return any_is_read(self.sought.storage, (unit.present[0].url for unit in done if unit.present))
 
     def begin(self) -> None:
         """The first writes: settings, and what tells of copies that are to be made anew goes."""
