@@ -159,7 +159,8 @@ def run_job(app: App, tokens: list[str] | None = None) -> int:
     except cyclopts.CycloptsError as error:
         return _refused(_told(error, app, tokens), 2)
     except StorageError as error:
-        return _refused(f"{str(error).rstrip('.')}. The same command goes on from here.", error.exit_code)
+        said = str(error) if str(error).endswith("?") else f"{str(error).rstrip('.')}."
+        return _refused(f"{said} The same command goes on from here.", error.exit_code)
     except TinyfaceError as error:
         return _refused(str(error), error.exit_code)
     except ObjectError as error:  # of an object that no run can do without

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -119,9 +120,10 @@ class CopyLoop:
 
         with ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit") as threads:
             try:
-                for work, rows in once_one_is_read(self._worked(units), self.reads_otherwise):
-                    writing[threads.submit(self._write, work.unit.name, work.record.commit, rows)] = work
-                    finish(COMMITS_AHEAD)
+                with closing(self._worked(units)) as worked:  # before Ray goes: Ray Data would wait for it for ever
+                    for work, rows in once_one_is_read(worked, self.reads_otherwise):
+                        writing[threads.submit(self._write, work.unit.name, work.record.commit, rows)] = work
+                        finish(COMMITS_AHEAD)
                 finish(0)
                 signals.check()
             except BaseException:
@@ -134,7 +136,7 @@ class CopyLoop:
         began = time.monotonic()
         return self.results.write(name, commit, unit_results(rows)), time.monotonic() - began
 
-    def _worked(self, units: Iterable[Committed]) -> Iterator[tuple[Committed, pa.Table]]:
+    def _worked(self, units: Iterable[Committed]) -> Generator[tuple[Committed, pa.Table]]:
         """Each unit with all of its rows, window by window."""
         following = iter(units)
         while window := {work.unit.name: work for work in islice(following, WINDOW_UNITS)}:

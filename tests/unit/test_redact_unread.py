@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
 
-from redact_work import WAITING_MOST, Committed, once_one_is_read
+from redact_work import WAITING_MOST, Committed, CopyLoop, once_one_is_read
 from tinyface_core.archive.record import Kind, Source, Unit
 from tinyface_core.errors import StopRun
 from tinyface_core.redact.results import CHANGED, NOT_EXAMINED, end_row, rows_table
@@ -62,3 +64,22 @@ def test_pictures_that_were_never_examined_say_nothing_of_reading() -> None:
     assert committed([unit(0, NOT_EXAMINED), unit(1)]) == ["0", "1"]
     with pytest.raises(StopRun):
         committed([unit(0, NOT_EXAMINED), unit(1, GONE)])
+
+
+def test_the_chain_is_closed_before_the_run_ends() -> None:
+    """Ray Data waits for ever for a chain that is still open when Ray is gone; the error itself holds it open."""
+    closed = []
+
+    class Loop(CopyLoop):
+        def _worked(self, units: Iterable[Committed]) -> Generator[tuple[Committed, pa.Table]]:
+            try:
+                for number in itertools.count():
+                    yield unit(number, *[GONE] * WAITING_MOST)
+            finally:
+                closed.append(True)
+
+    nothing = cast(Any, None)
+    with pytest.raises(StopRun) as raised:
+        Loop(nothing, nothing, nothing, nothing, nothing).work([])
+    assert closed == [True]
+    assert raised.value.__traceback__ is not None
