@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from cyclopts import Group
+from cyclopts import Group, Parameter
 from numpy.typing import NDArray
 
 from options import StorageFlags, Texts, before_first_write, job_app, many, refuse_unwritable, run_job
@@ -40,6 +40,7 @@ def calibrate(
     input: Annotated[Texts, many(Group("What to read"))],
     output: Path,
     count: int = 32,
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
     storage: StorageFlags | None = None,
 ) -> None:
     """Prints what it did; the weights stay as they are.
@@ -55,8 +56,10 @@ def calibrate(
         Checkpoint to write: the model with its ranges.
     count
         Pictures at most, drawn evenly from the whole input; a 1080p one takes some 15 s with hr-resnet50.
+    overwrite
+        Replace the file that is there.
     """
-    refuse_unwritable("--output", output)
+    refuse_unwritable("--output", output, overwrite=overwrite)
     if count < 1:
         raise SettingsError(f"--count {count}: needs a number from 1 on.")
     reached = Storage((storage or StorageFlags()).options())

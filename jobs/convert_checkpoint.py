@@ -16,7 +16,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from options import job_app, run_job
+from options import job_app, refuse_unwritable, run_job
 from tinyface_core.errors import OutputError
 from tinyface_core.model.checkpoint import is_untrained, save_checkpoint
 from tinyface_core.model.spec import TrunkName
@@ -36,6 +36,7 @@ def convert_checkpoint(
     trunk: TrunkName | None = None,
     name: str | None = None,
     form: Annotated[FormName, Parameter(name="--imagenet-form")] = "torchvision",
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Writes TARGET, with weights in fp32 as in SOURCE.
 
@@ -44,7 +45,7 @@ def convert_checkpoint(
     source
         The authors' .mat (in MATLAB's v7 form, not v7.3), the PyTorch port's .pth, or ImageNet weights.
     target
-        The file to write, NAME.safetensors; it must not exist yet.
+        The file to write, NAME.safetensors.
     trunk
         Needed only where the names in the file do not tell.
     name
@@ -52,11 +53,12 @@ def convert_checkpoint(
     form
         ImageNet weights with PyTorch names only. keras: a ResNet of MSRA's form (stride in the first 1x1, epsilon
         0.001, input 0..255 less a mean), as the Keras v1 weights are; torchvision: everything else.
+    overwrite
+        Replace the file that is there.
     """
     if target.suffix != ".safetensors":
         raise OutputError(f"{target}: the name of a checkpoint ends in .safetensors.")
-    if target.exists():
-        raise OutputError(f"{target}: is there already. Give another name, or remove it first.")
+    refuse_unwritable("TARGET", target, overwrite=overwrite)
     network, spec = convert(source, trunk=trunk, name=name, form=form)
     try:
         save_checkpoint(target, network, spec, half=False)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from options import StorageFlags, job_app, refuse_unwritable, run_job
-from tinyface_core.errors import InputError, SettingsError
+from tinyface_core.errors import InputError, OutputError, SettingsError
 from tinyface_core.evaluate.advise import write_advised
 from tinyface_core.evaluate.errors_report import write_errors
 from tinyface_core.evaluate.fddb import judge_fddb
@@ -54,6 +54,8 @@ class Options:
     "MODEL NEW: writes MODEL, which made the (first) results, as NEW with what to expect at each score and height."
     json_file: Annotated[Path | None, Parameter("--json")] = None
     "File for the numbers."
+    overwrite: Annotated[bool, Parameter(negative=())] = False
+    "Replace the NEW of --advise that is there."
     storage: StorageFlags = StorageFlags()
 
 
@@ -72,7 +74,9 @@ def evaluate(*results: str, options: Options) -> None:
     if options.samples < 1:
         raise SettingsError(f"--samples {options.samples}: intervals need 1 or more, 1000 are usual.")
     refuse_unwritable("--json", options.json_file)
-    refuse_unwritable("--advise", options.advise[1] if options.advise else None)
+    refuse_unwritable("--advise", options.advise[1] if options.advise else None, overwrite=options.overwrite)
+    if options.text is not None and options.text.is_dir() and any(options.text.iterdir()):
+        raise OutputError(f"--text {options.text}: is not empty: results of two runs would mix. Give another folder.")
     places = dict(map(_named, results))
     if len(places) < len(results):
         raise InputError("two results have one name: give each its own, as NAME=FOLDER.")

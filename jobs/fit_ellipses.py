@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -32,18 +32,31 @@ from tinyface_core.train.fit_ellipses_truth import EyeLines, Truth, annotated_el
 app = job_app("fit_ellipses.py", __doc__ or "")
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class TruthFlags:
+    """Where the angles of faces are known from."""
+
+    ellipses: Path | None = None
+    "FDDB's annotation: its folder of FDDB-fold-NN-ellipseList.txt, or .jsonl(.gz). Needs --pictures."
+    pictures: Path | None = None
+    "Folder of FDDB's pictures (originalPics)."
+    eye_lines: Path | None = None
+    "YuNet's .onnx, without FDDB: angles of faces over 40 px from their eyes, in pictures that are then turned."
+    data: Annotated[tuple[Path, ...], Parameter(consume_multiple=1, negative=(), show_default=False)] = ()
+    "Annotated folders of training pictures, for --eye-lines."
+
+
 @app.default
 def fit_ellipses(
     model: str,
     /,
     *,
     output: Path,
-    ellipses: Path | None = None,
-    pictures: Path | None = None,
-    eye_lines: Path | None = None,
-    data: Annotated[tuple[Path, ...], Parameter(consume_multiple=1, negative=())] = (),
+    known: TruthFlags | None = None,
     count: int = 2000,
     seed: int = 0,
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Prints how far its ellipses are off in ten-fold cross-validation, beside those of the best constant.
 
@@ -53,25 +66,19 @@ def fit_ellipses(
         A bundled model by name, or a checkpoint file.
     output
         Checkpoint to write: the model with its regressor.
-    ellipses
-        FDDB's annotation: its folder of FDDB-fold-NN-ellipseList.txt, or .jsonl(.gz). Needs --pictures.
-    pictures
-        Folder of FDDB's pictures (originalPics).
-    eye_lines
-        YuNet's .onnx, without FDDB: angles of faces over 40 px from their eyes, in pictures that are then turned.
-    data
-        Annotated folders of training pictures, for --eye-lines.
     count
         Turned views, or FDDB's pictures, at most.
     seed
         The same seed gives the same regressor.
+    overwrite
+        Replace the file that is there.
     """
-    refuse_unwritable("--output", output)
+    refuse_unwritable("--output", output, overwrite=overwrite)
     if count < 1:
         raise SettingsError(f"--count {count}: needs a number from 1 on.")
     path = find_bundled(model) or Path(model)
     network, spec = load_checkpoint(path)  # as it is written; the detector's own is folded for speed
-    truths, source = _truths(ellipses, pictures, eye_lines, data, count, seed)
+    truths, source = _truths(known or TruthFlags(), count, seed)
     fitted = fit(samples_of(Detector.load(path, SAMPLING, choose_runtime(precision="fp32")), truths))
     network.regress(torch.from_numpy(fitted.weight_5C), torch.from_numpy(fitted.bias_5))
     made = {"from": source, "count": count, "seed": seed, **fitted.figures()}
@@ -80,15 +87,14 @@ def fit_ellipses(
     print(json.dumps(made, indent=1))
 
 
-def _truths(
-    ellipses: Path | None, pictures: Path | None, eye_lines: Path | None, data: tuple[Path, ...], count: int, seed: int
-) -> tuple[Iterator[Truth], str]:
+def _truths(known: TruthFlags, count: int, seed: int) -> tuple[Iterator[Truth], str]:
     """Where ellipses are known, and what to call it."""
-    if ellipses is not None and pictures is not None and eye_lines is None:
-        return annotated_ellipses(ellipses, pictures, count), f"ellipses of {ellipses.name}"
-    if eye_lines is not None and data and ellipses is None:
-        annotated = [picture for folder in data for picture in read_annotated(folder)[0]]
-        names = " ".join(folder.name for folder in data)
+    ellipses, eye_lines = known.ellipses, known.eye_lines
+    if ellipses is not None and known.pictures is not None and eye_lines is None:
+        return annotated_ellipses(ellipses, known.pictures, count), f"ellipses of {ellipses.name}"
+    if eye_lines is not None and known.data and ellipses is None:
+        annotated = [picture for folder in known.data for picture in read_annotated(folder)[0]]
+        names = " ".join(folder.name for folder in known.data)
         return turned_views(annotated, EyeLines(eye_lines), count, seed), f"eye lines by {eye_lines.name} on {names}"
     raise SettingsError("give --ellipses and --pictures, or --eye-lines and --data: where the angles are known from.")
 

@@ -33,6 +33,7 @@ def fit_templates(
     count: Annotated[int, Parameter(name=["--count", "-k"])] = 25,
     restarts: int = 10,
     seed: int = 0,
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Prints the templates, and how well they and the published 25 cover the same boxes.
 
@@ -48,10 +49,12 @@ def fit_templates(
         Runs of k-medoids, of which the best is taken.
     seed
         The same seed gives the same templates.
+    overwrite
+        Replace the file that is there.
     """
     if count < 1 or restarts < 1:
         raise SettingsError("--count and --restarts: need a number from 1 on.")
-    refuse_unwritable("--output", output)
+    refuse_unwritable("--output", output, overwrite=overwrite)
     sizes_N2 = annotated_sizes(source)
     fitted = fit(sizes_N2, count, restarts=restarts, seed=seed)
     templates = template_set(fitted.sizes_K2)

@@ -103,12 +103,16 @@ def registry_of(given: str | None) -> str:
     return registry
 
 
-def refuse_unwritable(option: str, file: Path | None) -> None:
-    """Raises OutputError for a file of the user's that cannot be made; told before the work that fills it."""
-    if file is not None and not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
+def refuse_unwritable(option: str, file: Path | None, *, overwrite: bool = True) -> None:
+    """Raises OutputError for a file of the user's that cannot be made or stays; told before the work that fills it."""
+    if file is None:
+        return
+    if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
         raise OutputError(f"{option} {file}: its folder does not exist or cannot be written to.")
-    if file is not None and file.is_dir():
+    if file.is_dir():
         raise OutputError(f"{option} {file}: is a folder. Give the name of a file.")
+    if file.exists() and not overwrite:
+        raise OutputError(f"{option} {file}: is there already. Give another name, or --overwrite.")
 
 
 def refuse_unmakeable(option: str, folder: Path) -> None:
@@ -162,7 +166,8 @@ def run_job(app: App, tokens: list[str] | None = None) -> int:
     except cyclopts.CycloptsError as error:
         return _refused(_told(error, app, tokens), 2)
     except StorageError as error:
-        return _refused(f"{str(error).rstrip('.')}. The same command goes on from here.", error.exit_code)
+        said = str(error) if str(error).endswith("?") else f"{str(error).rstrip('.')}."
+        return _refused(f"{said} The same command goes on from here.", error.exit_code)
     except TinyfaceError as error:
         return _refused(str(error), error.exit_code)
     except ObjectError as error:  # of an object that no run can do without

@@ -29,7 +29,7 @@ import ray
 from ray.experimental.internal_kv import _internal_kv_get
 
 from tinyface_core.detect.options import Device, Precision, Runtime
-from tinyface_core.errors import ResourceError
+from tinyface_core.errors import ResourceError, StopRun
 from tinyface_core.logs import current
 from tinyface_core.report.text import counted
 
@@ -89,7 +89,7 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
     """Joins the cluster at `address`, or that of RAY_ADDRESS, or one that runs on this machine; else starts one.
 
     Raises:
-        ResourceError: no cluster at the address that was asked for.
+        ResourceError: no cluster at the address that was asked for. StopRun: Ray does not come up.
     """
     where = _joinable(address)
     try:
@@ -97,6 +97,11 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
         context = _init(address=where, logging_level=logging.WARNING, **only_local, **_logging())
     except ConnectionError as error:
         raise ResourceError(f"no Ray cluster answers at {where}: {error}") from error
+    except Exception as error:  # Ray has no class of its own for most of what may go wrong here
+        raise StopRun(
+            f"Ray does not come up: {' '.join(str(error).split())} Is the machine busy, its memory or /tmp full? See "
+            "the logs in /tmp/ray/session_latest/logs; the same command tries again."
+        ) from error
     try:
         found = ray.cluster_resources()
         own = ray._private.worker._global_node is not None and ray._private.worker._global_node.head

@@ -101,7 +101,7 @@ def _work(run: RedactRun, pool: Pool, metrics: RunMetrics) -> UnitTotals:
         metrics.copied(totals, seconds)
 
     with RunProgress(expected) as progress:
-        loop = CopyLoop(redacting, pool, run.results, progress, on_commit)
+        loop = CopyLoop(redacting, pool, run.results, progress, on_commit, run.reads_otherwise)
         worked = loop.work(run.units())
         progress.say(now=True)
     return worked
@@ -180,7 +180,7 @@ def _show(facts: dict[str, Any], run: RedactRun) -> None:
     rows = [
         ("copies", f"{copies['written']:,}, {this_run['written']:,} of them written in this run"),
         ("masked", counted(copies["faces_masked"], "face")),
-        ("no copy", f"{copies['error']:,} pictures" + (f": {errors}" if errors else "")),
+        ("no copy", counted(copies["error"], "picture") + (f": {errors}" if errors else "")),
         *(told(facts["check"]) if facts["check"] else [("residual", "not checked (--check 0)")]),
         ("folder", run.to.path("copies")),
     ]

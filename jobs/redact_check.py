@@ -115,7 +115,8 @@ def told(check: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
     low, high = check["interval_95"]
     rate = f"{check['residual_rate']:.2%} of masked faces are found again (95 %: {low:.2%} to {high:.2%})"
     of = f"{check['found_again']:,} of {check['masked_faces']:,} in {check['copies']:,} copies"
-    lines = [("residual", f"{rate}: {of}"), ("elsewhere", f"{check['found_elsewhere']:,} faces found beside the masks")]
+    elsewhere = f"{counted(check['found_elsewhere'], 'face')} found beside the masks"
+    lines = [("residual", f"{rate}: {of}"), ("elsewhere", elsewhere)]
     if check["not_checked"]:
         lines.append(("unchecked", f"{check['not_checked']:,} copies of the sample could not be checked"))
     return lines

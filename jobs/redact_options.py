@@ -62,7 +62,7 @@ class RedactCopies:
         ]
         for name, value, low, high in checks:
             if value is not None and not low <= value <= high:
-                raise SettingsError(f"{name} {value}: needs a number from {low:g} to {high:g}.")
+                raise SettingsError(f"{name} {value}: needs a number from {low:,} to {high:,}.")
         if self.max_residual is not None and not self.check:
             raise SettingsError("--max-residual with --check 0: it is the check that tells the residual face rate.")
         if not self.to.strip():

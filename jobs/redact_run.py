@@ -18,9 +18,10 @@ from tinyface_core.redact.results import NOT_EXAMINED, ResultFiles
 from tinyface_core.storage import Storage
 from tinyface_core.tables.claim import Claim
 from tinyface_core.tables.footer import CommitRecord, Footer, committed
-from tinyface_core.tables.output import OutputFolder, OutputState, settings_hash
+from tinyface_core.tables.output import OutputFolder, settings_hash
 from tinyface_core.tables.plan import Plan
 from tinyface_core.tables.unit_tables import UnitTotals
+from to_do import any_is_read
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,8 @@ class Sought:
 def seek(output_uri: str, job: RedactCopies, storage: Storage) -> Sought:
     """Everything that can be wrong is told here, before the first write. Raises: RefusedError."""
     output, to = OutputFolder(storage, output_uri), Destination(storage, job.to)
-    if output.look() is OutputState.EMPTY:
-        raise InputError(f"no output of detect_archive.py: {output.uri}: nothing is there.")
+    output.refuse_none()
+    output.look()
     if storage.stat(output.path("_SUCCESS")) is None:
         raise InputError(
             f"{output.uri}: is not whole (no _SUCCESS): a run of detect_archive.py is at work or was cut short. Its "
@@ -116,6 +117,12 @@ class RedactRun:
             record = self.sought.records.get(unit.name)
             if record is not None and unit.name not in self.done:
                 yield Committed(unit, record)
+
+    def reads_otherwise(self) -> bool:
+        """Whether something of what is copied can be read today; a few are tried."""
+        plan = Plan(self.sought.storage, self.sought.output.uri)
+        done = (unit for unit in plan.units(any_carried=True) if unit.name in self.done)
+        return any_is_read(self.sought.storage, (unit.present[0].url for unit in done if unit.present))
 
     def begin(self) -> None:
         """The first writes: settings, and what tells of copies that are to be made anew goes."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -31,7 +32,7 @@ from tinyface_core.archive.record import Unit
 from tinyface_core.errors import ErrorClass, StopRun
 from tinyface_core.redact.copies import row_of
 from tinyface_core.redact.pictures import examined
-from tinyface_core.redact.results import ResultFiles, end_row, rows_table, unit_results
+from tinyface_core.redact.results import NOT_EXAMINED, ResultFiles, end_row, rows_table, unit_results
 from tinyface_core.tables.collect import UnitCollector
 from tinyface_core.tables.footer import CommitRecord
 from tinyface_core.tables.unit_tables import UnitTotals, sum_totals
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 ray.cloudpickle.register_pickle_by_value(redact_stages)  # as ray_stages, in ray_chain
 
 WINDOW_UNITS = 500
+WAITING_MOST = 1000  # pictures that wait for a first one that can be read
 COMMIT_THREADS, COMMITS_AHEAD = 4, 16
 _LOST = "its process died whenever it was tried; see Ray's logs"
 
@@ -85,16 +87,25 @@ def copies_in(work: Sequence[Item], redacting: Redacting, pool: Pool) -> Dataset
 
 @dataclass(frozen=True)
 class CopyLoop:
-    """Works units and commits them. on_commit: told of each and of its seconds, from the driver's thread."""
+    """Works units and commits them.
+
+    on_commit: told of each and of its seconds, from the driver's thread. reads_otherwise: whether a picture that was
+    copied before can be read today; asked only where none of this run can.
+    """
 
     redacting: Redacting
     pool: Pool
     results: ResultFiles
     progress: RunProgress
     on_commit: Callable[[str, UnitTotals, float], None]
+    reads_otherwise: Callable[[], bool] = lambda: False
 
     def work(self, units: Iterable[Committed]) -> UnitTotals:
-        """Commits every unit; gives the counts of all. Raises StopRun: the store, the cluster or the claim failed."""
+        """Commits every unit; gives the counts of all.
+
+        Raises:
+            StopRun: the store, the cluster or the claim failed, or no picture at all can be read.
+        """
         writing: dict[Future[tuple[UnitTotals, float]], Committed] = {}
         done: list[UnitTotals] = []
 
@@ -109,13 +120,11 @@ class CopyLoop:
 
         with ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit") as threads:
             try:
-                following = iter(units)
-                while window := {work.unit.name: work for work in islice(following, WINDOW_UNITS)}:
-                    for name, rows in self._whole(window):
-                        commit = window[name].record.commit
-                        writing[threads.submit(self._write, name, commit, rows)] = window[name]
+                with closing(self._worked(units)) as worked:  # before Ray goes: Ray Data would wait for it for ever
+                    for work, rows in once_one_is_read(worked, self.reads_otherwise):
+                        writing[threads.submit(self._write, work.unit.name, work.record.commit, rows)] = work
                         finish(COMMITS_AHEAD)
-                    finish(0)
+                finish(0)
                 signals.check()
             except BaseException:
                 threads.shutdown(wait=False, cancel_futures=True)
@@ -126,6 +135,13 @@ class CopyLoop:
         """The commit, and the seconds that it took; in a thread."""
         began = time.monotonic()
         return self.results.write(name, commit, unit_results(rows)), time.monotonic() - began
+
+    def _worked(self, units: Iterable[Committed]) -> Generator[tuple[Committed, pa.Table]]:
+        """Each unit with all of its rows, window by window."""
+        following = iter(units)
+        while window := {work.unit.name: work for work in islice(following, WINDOW_UNITS)}:
+            for name, rows in self._whole(window):
+                yield window[name], rows
 
     def _whole(self, window: Mapping[str, Committed]) -> Iterator[tuple[str, pa.Table]]:
         """Each unit of the window once, with all of its rows."""
@@ -174,6 +190,48 @@ class CopyLoop:
             lost = [each for each in pictures_of.values() if each.index in indexes]
             rows = [row_of(name, record.commit, each, (ErrorClass.INTERNAL.value, _LOST)) for each in lost]
             yield from collector.add(rows_table([*rows, end_row(name, len(pictures_of))]))
+
+
+def once_one_is_read(
+    units: Iterable[tuple[Committed, pa.Table]], reads_otherwise: Callable[[], bool]
+) -> Iterator[tuple[Committed, pa.Table]]:
+    """The same units; those of which no picture could be read wait for a first one that could.
+
+    Else a run with the credentials of somebody else, or without the disk that the pictures are on, would end well,
+    without a copy. Raises: StopRun.
+    """
+    waiting: list[tuple[Committed, pa.Table]] = []
+    unread, is_read = 0, False
+    for work, rows in units:
+        waiting.append((work, rows))
+        outcomes = _outcomes(rows)
+        is_read = is_read or any(outcome != ErrorClass.UNREADABLE for outcome in outcomes)
+        unread += len(outcomes)
+        if not is_read and unread > WAITING_MOST:
+            is_read = _is_read(reads_otherwise, waiting)
+        if is_read:
+            yield from waiting
+            waiting.clear()
+    if unread and not is_read:
+        _is_read(reads_otherwise, waiting)
+    yield from waiting
+
+
+def _outcomes(rows: pa.Table) -> list[str | None]:
+    """The error class of each picture that was examined; None: it has its copy."""
+    records = rows.filter(pc.equal(rows["kind"], "record"))
+    return [outcome for outcome in records["error_class"].to_pylist() if outcome != NOT_EXAMINED]
+
+
+def _is_read(reads_otherwise: Callable[[], bool], waiting: Sequence[tuple[Committed, pa.Table]]) -> bool:
+    """True, as each picture that waits is then at fault itself. Raises StopRun."""
+    if reads_otherwise():
+        return True
+    why = next(text for _, rows in waiting for text in rows["error_message"].to_pylist() if text)
+    raise StopRun(
+        f"no picture can be read: {why}. Are they where they were, and may they be read with these credentials (on S3, "
+        "GetObject)? No copy was made; the same command goes on."
+    )
 
 
 def _seen(rows: pa.Table) -> pa.Table:

@@ -25,7 +25,7 @@ from tinyface_core.storage import Storage, unsigned
 from tinyface_core.tables.claim import Claim
 from tinyface_core.tables.commit import Committer
 from tinyface_core.tables.footer import committed
-from tinyface_core.tables.output import OutputFolder, OutputState
+from tinyface_core.tables.output import OutputFolder
 from tinyface_core.tables.plan import Plan
 from tinyface_core.tables.removal import Found, find, finish_removals
 from tinyface_core.tables.removed import Removal, Removed
@@ -66,8 +66,8 @@ def remove(
     folder = OutputFolder(store, tables)
     with ExitStack() as stack:
         with before_first_write():
-            if (folder.look() if dry_run else folder.check()) is OutputState.EMPTY:
-                raise InputError(f"no output of detect_archive.py: {folder.uri}: nothing is there.")
+            folder.refuse_none()
+            _ = folder.look() if dry_run else folder.check()
             found = find(store, folder.uri, wanted)
             _refuse_what_is_no_name(wanted, found)
             print(f"{counted(found.pictures, 'picture')} with {counted(found.faces, 'face')} in the output")

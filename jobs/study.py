@@ -53,6 +53,8 @@ class Options:
     "Side by side, one thread each."
     new: Path | None = None
     "Write the model here with the limits of heights that find most with all levels; they hold where those run."
+    overwrite: Annotated[bool, Parameter(negative=())] = False
+    "Replace the --new that is there."
 
     def levels(self) -> LevelStudy:
         """As the core takes it."""
@@ -79,7 +81,7 @@ def study(which: Literal["levels"], /, options: Options) -> None:
         The study.
     """
     asked = options.levels()
-    refuse_unwritable("--new", options.new)
+    refuse_unwritable("--new", options.new, overwrite=options.overwrite)
     found = study_levels(asked)
     head = f"{found.pictures} pictures, {asked.model}, average precision of boxes above {asked.min_score:g}"
     text = f"{head}\n\n{levels_table(found)}"

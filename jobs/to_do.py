@@ -109,14 +109,7 @@ class ToDo:
     def reads_committed(self, storage: Storage) -> bool:
         """Whether the source of a unit that is committed can be read today; a few are tried."""
         done = (unit for unit in self.plan.units() if self._is_done(unit))
-        for unit in islice(done, TRIED):
-            try:
-                with storage.open_stream(self.urls.signed(unit.present[0]).url) as stream:
-                    stream.read(1)
-                return True
-            except ObjectError:
-                continue
-        return False
+        return any_is_read(storage, (self.urls.signed(unit.present[0]).url for unit in done))
 
     def _is_settled(self, unit: Unit) -> bool:
         return self._is_done(unit) and not self._is_retried(unit)
@@ -194,3 +187,15 @@ def _told(change: PlanChange, *, pruned: bool) -> str:
     listed = f"sources: {new} new, {changed} changed, {same} as before"
     what = "their rows go" if pruned else "their rows stay; --prune takes them out"
     return listed + (f", {gone} no longer listed ({what})" if change.sources_gone else "")
+
+
+def any_is_read(storage: Storage, urls: Iterable[str]) -> bool:
+    """Whether one of the first few objects can be read. Raises: StorageError."""
+    for url in islice(urls, TRIED):
+        try:
+            with storage.open_stream(url) as stream:
+                stream.read(1)
+            return True
+        except ObjectError:
+            continue
+    return False

@@ -30,6 +30,8 @@ pytestmark = [
 ]
 WIDTHS = (375, 1280)
 LOADED = "[...document.images].every(image => image.hidden || image.naturalWidth)"
+# Once the strip of cuts has its height, the picture is fitted anew, a frame later.
+FITTED = "(stage => stage.scrollHeight <= stage.clientHeight)(document.getElementById('stage'))"
 ATTACK = "<img src=http:x onerror=alert(1)>.jpg"
 
 
@@ -181,6 +183,7 @@ def test_a_picture_opens_with_its_faces_and_keys_lead_on(site: tuple[Path, str],
     assert browser.overflow_px() <= 0
     press = "new KeyboardEvent('keydown', {key: arguments[0], bubbles: true})"
     press = f"document.getElementById('stage').dispatchEvent({press})"
+    browser.wait_for(FITTED)
     before = browser.run("return document.querySelector('.sheet').clientWidth")
     browser.run(press, "+")
     assert browser.run("return document.querySelector('.sheet').clientWidth") == pytest.approx(2 * before, abs=2)

@@ -47,7 +47,7 @@ def test_the_form_of_imagenet_weights_can_be_told(source: Path) -> None:
         (["none.mat", "out.safetensors"], "none.mat: cannot be read"),
         (["mobilenet.pth", "out.pth"], "out.pth: the name of a checkpoint ends in .safetensors"),
         (["mobilenet.pth", "there.safetensors"], "there.safetensors: is there already"),
-        (["mobilenet.pth", "mobilenet.pth/out.safetensors"], "out.safetensors: cannot be written"),
+        (["mobilenet.pth", "mobilenet.pth/out.safetensors"], "its folder does not exist or cannot be written to"),
         (["mobilenet.pth", "out.safetensors", "--trunk", "resnet50"], "missing: conv1.weight"),
         (["mobilenet.pth", "out.safetensors", "--trunk", "vgg"], "--trunk"),
         (["mobilenet.pth"], "TARGET is missing"),
@@ -69,6 +69,13 @@ def test_what_cannot_be_done_ends_with_2_and_a_sentence(
     assert "Traceback" not in errors
     assert not Path("out.safetensors").exists()
     assert Path("there.safetensors").stat().st_size == 0
+
+
+def test_a_file_that_is_there_is_replaced_where_that_is_asked_for(source: Path) -> None:
+    target = source.parent / "there.safetensors"
+    target.touch()
+    assert run_job(app, [str(source), str(target), "--overwrite"]) == 0
+    assert load_checkpoint(target)
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

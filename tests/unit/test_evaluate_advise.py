@@ -107,7 +107,10 @@ def test_a_checkpoint_takes_the_advice_with_it(
     asked: list[str], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new = tmp_path / "new.safetensors"
-    assert run_job(app, [*asked, "--advise", str(model), str(new)]) == 0
+    new.touch()
+    assert run_job(app, [*asked, "--advise", str(model), str(new)]) == 2
+    assert new.stat().st_size == 0
+    assert run_job(app, [*asked, "--advise", str(model), str(new), "--overwrite"]) == 0
     told, spec = capsys.readouterr().out, read_spec(new)
     assert "default score 0.4, one false alarm a picture" in told
     assert spec.defaults.score == pytest.approx(0.4, abs=1e-4)

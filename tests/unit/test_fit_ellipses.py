@@ -283,6 +283,8 @@ def test_the_command_writes_a_checkpoint_with_its_regressor(
     assert after.ellipses is not None
     assert np.median(after.ellipses.angle_K) == pytest.approx(1.4, abs=0.02)
     assert run_job(app, options) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert run_job(app, [*options, "--overwrite"]) == 2
     assert "--eye-lines" in capsys.readouterr().err
 
 

@@ -89,6 +89,12 @@ def test_the_command_prints_both_and_writes_a_set(tmp_path: Path, capsys: pytest
     trained = preset("fast", "hr-mobilenetv2", templates).spec
     assert trained.templates.templates == templates.templates
     assert trained.network.outputs == len(trained.templates.outputs) == len({*templates.a, *templates.b}) > 0
+    again = [str(tmp_path / "boxes.txt"), "-k", "3", "--output", str(tmp_path / "t.json")]
+    assert run_job(app, again) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert read_templates(tmp_path / "t.json").templates == templates.templates
+    assert run_job(app, [*again, "--overwrite"]) == 0
+    assert len(read_templates(tmp_path / "t.json").templates) == 3
     assert run_job(app, [str(tmp_path / "boxes.txt"), "--count", "0"]) == 2
     assert run_job(app, [str(tmp_path / "none.txt")]) == 2
     assert "none.txt" in capsys.readouterr().err

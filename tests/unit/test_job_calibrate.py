@@ -68,13 +68,15 @@ def test_fewer_pictures_where_fewer_are_asked_for(
     ("change", "why"),
     [
         (lambda given: [*given[:-1], "nowhere/new.safetensors"], "--output nowhere"),
+        (lambda given: [*given[:-1], given[2]], "is a folder"),
+        (lambda given: [*given[:-1], given[0]], "toy.safetensors: is there already. Give another name, or --overwrite"),
         (lambda given: [*given, "--count", "0"], "--count 0"),
         (lambda given: ["no-such-model", *given[1:]], "no such file"),
         (lambda given: ["memory://nowhere/model.safetensors", *given[1:]], "cannot be read"),
         (lambda given: [given[0], "--input", f"{given[2]}/0.jpg", *given[3:]], "none of the pictures"),
         (lambda given: [given[0], "--input", f"{given[2]}/nothing", *given[3:]], "nothing"),
     ],
-    ids=["output", "count", "model", "model's url", "no good picture", "no input"],
+    ids=["output", "a folder", "there already", "count", "model", "model's url", "no good picture", "no input"],
 )
 def test_what_cannot_be_is_refused_by_name(
     change: Callable[[list[str]], list[str]],
@@ -84,7 +86,15 @@ def test_what_cannot_be_is_refused_by_name(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = [str(model), "--input", str(pictures), "--output", str(tmp_path / "new.safetensors")]
+    given, before = [str(model), "--input", str(pictures), "--output", str(tmp_path / "new.safetensors")], model.stat()
     assert run_job(app, change(given)) == 2
-    assert why in capsys.readouterr().err
+    assert why in " ".join(capsys.readouterr().err.split())
+    assert model.stat().st_mtime_ns == before.st_mtime_ns
     assert not (tmp_path / "new.safetensors").exists()
+
+
+def test_a_model_may_take_its_own_place_where_that_is_asked_for(model: Path, pictures: Path) -> None:
+    given = [str(model), "--input", str(pictures / "2.jpg"), "--output", str(model), "--overwrite"]
+    assert run_job(app, given) == 0
+    assert len(load_checkpoint(model)[1].ranges) == 42
+    assert not [path for path in model.parent.iterdir() if path.name.endswith(".tmp")]

@@ -71,6 +71,8 @@ def test_a_table_a_file_of_numbers_curves_and_text(
         assert picture.size > (500, 300)
     assert run_job(app, [str(output), str(text), *asked[:4]]) == 0
     assert "| faces | count | out | text |" in capsys.readouterr().out
+    assert run_job(app, [str(output), *asked]) == 2
+    assert "results of two runs would mix" in capsys.readouterr().err
 
 
 def test_only_pictures_that_all_results_have_are_judged(

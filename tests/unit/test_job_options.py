@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ from cyclopts import App, Group, Parameter
 
 from options import StorageFlags, Texts, job_app, many, run_job
 from tinyface_core import __version__
+from tinyface_core.errors import StorageError
 
 PREFIX = "TINYFACE_SOME_JOB_"
 
@@ -122,3 +124,19 @@ def test_version_and_help(app: App, given: list[Options], capsys: pytest.Capture
     assert f"{PREFIX}OPTION" in told
     assert "--config FILE" in told
     assert given == []
+
+
+@pytest.mark.parametrize("said", ["cannot write x.", "cannot write x", "cannot write x. Is it full?"])
+def test_a_fault_of_the_store_ends_with_one_full_stop_and_what_to_do(
+    said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = job_app("any.py", "")
+
+    @app.default
+    def main() -> None:
+        raise StorageError(said)
+
+    assert run_job(app, []) == 1
+    told = capsys.readouterr().err
+    assert told.endswith("The same command goes on from here.\n")
+    assert not re.search(r"[.?]\.", told)

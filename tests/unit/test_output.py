@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tinyface_core.errors import OutputError, SettingsError, StorageError
+from tinyface_core.errors import InputError, OutputError, SettingsError, StorageError
 from tinyface_core.storage import Storage
 from tinyface_core.tables import output, place
 from tinyface_core.tables.output import OutputFolder, OutputState, settings_hash
@@ -58,6 +58,19 @@ def test_foreign_files_are_named_and_left_alone(names: list[str], tmp_path: Path
     with pytest.raises(OutputError, match=re.escape(names[0])):
         folder(tmp_path).check()
     assert {name for name in tree(tmp_path) if (tmp_path / name).is_file()} == set(names)
+
+
+def test_what_is_no_output_to_read_is_told_from_one_to_write_to(tmp_path: Path) -> None:
+    """A typo in TABLES is not told as one in --output."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").touch()
+    for name, why in (
+        ("none", "none: nothing is there."),
+        ("in", "in: holds a.jpg, and no _run/settings.json."),
+        ("in/a.jpg", "a.jpg: is a file: give the folder."),
+    ):
+        with pytest.raises(InputError, match=re.escape(why)):
+            folder(tmp_path / name).refuse_none()
 
 
 def test_of_many_foreign_files_a_few_are_named(tmp_path: Path) -> None:

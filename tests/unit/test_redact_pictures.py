@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.unit.archives import tar_bytes
+from tests.unit.archives import tar_bytes, zip_bytes
 from tests.unit.row_samples import CORRUPT, make_detections
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.read import read_unit
@@ -117,7 +118,45 @@ def test_members_of_a_tar_with_names_that_repeat_and_sidecars(tmp_path: Path) ->
     assert sorted(each.data or b"" for each in found) == [b"\xff\xd8\xff " + n for n in (b"first", b"second", b"third")]
     assert [each.data for each in again(unit, tmp_path / "out", record, frozenset([1]))] == [found[1].data]
     (tmp_path / "x.tar").write_bytes(tar_bytes(members[:1]))
+    now = again(unit, tmp_path / "out", record)
+    assert sorted(str(each.error and each.error[0]) for each in now) == ["None", CHANGED, CHANGED]
+    assert [each.data for each in now if each.data] == [b"\xff\xd8\xff first"], "the bytes that were examined"
+
+
+def test_what_was_only_copied_or_touched_gets_its_copy(loose: list[Path], tmp_path: Path) -> None:
+    """An archive that was put on its disk anew has other times, and the same bytes; as in reports and pages."""
+    unit = unit_of(loose)
+    record = detect(unit, tmp_path / "out")
+    for path in loose:
+        os.utime(path, ns=(1, 1))
+    loose[1].write_bytes(loose[1].read_bytes()[:-1] + b"x")
+    loose[2].write_bytes(b"\xff\xd8\xff longer than it was")
+    loose[3].unlink()
+    found = again(unit, tmp_path / "out", record)
+    assert [each.error and each.error[0] for each in found] == [None, CHANGED, CHANGED, "unreadable", None]
+    assert [each.data for each in (found[0], found[4])] == [loose[0].read_bytes(), loose[4].read_bytes()]
+
+
+@pytest.mark.parametrize("kind", [Kind.TAR, Kind.ZIP])
+def test_members_of_an_archive_that_was_copied_get_their_copies(kind: Kind, tmp_path: Path) -> None:
+    """Of one that was made anew those whose bytes are the same; of one that broke nobody."""
+    pack = {Kind.TAR: tar_bytes, Kind.ZIP: zip_bytes}[kind]
+    members = [(f"{name}.jpg", b"\xff\xd8\xff " + name.encode()) for name in "abc"]
+    archive = tmp_path / f"x.{kind}"
+    archive.write_bytes(pack(members))
+    info = STORAGE.stat(f"file://{archive}")
+    assert info
+    unit = whole_unit(Source(info.uri, kind, info.size_bytes, info.version))
+    record = detect(unit, tmp_path / "out")
+    os.utime(archive, ns=(1, 1))
+    assert [each.data for each in again(unit, tmp_path / "out", record)] == [data for _, data in members]
+    archive.write_bytes(pack([("new.jpg", b"\xff\xd8\xff new"), ("a.jpg", b"\xff\xd8\xff z"), *members[1:]]))
+    found = again(unit, tmp_path / "out", record)
+    assert [each.error and each.error[0] for each in found] == [CHANGED, None, None]
+    archive.write_bytes(b"no archive")
     assert [each.error and each.error[0] for each in again(unit, tmp_path / "out", record)] == [CHANGED] * 3
+    archive.unlink()
+    assert [each.error and each.error[0] for each in again(unit, tmp_path / "out", record)] == ["unreadable"] * 3
 
 
 def test_results_are_one_row_a_picture_and_tell_what_is_done(loose: list[Path], tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def test_names_and_lists_choose(tmp_path: Path) -> None:
     assert found("*.jpg") == ["file:///in/a/1.jpg", "file:///in/b/[x] 2.jpg", "s3://b/day.tar beach/1.jpg"]
     assert found("1.*") == ["file:///in/a/1.jpg", "s3://b/day.tar beach/1.jpg"]
     assert found("/in/b/[x] 2.jpg") == ["file:///in/b/[x] 2.jpg"], "a name as it stands, whatever it looks like"
+    assert found("[x] 2.jpg") == ["file:///in/b/[x] 2.jpg"], "its last part too"
     assert found("/in/a/") == ["file:///in/a/1.jpg"]
     assert found("**/beach/*") == found("s3://b/day.tar") == found("s3://b/*/beach/1.jpg")
     assert found("**/beach/*", "/in/a/**") == ["file:///in/a/1.jpg", "s3://b/day.tar beach/1.jpg"]

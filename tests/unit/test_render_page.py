@@ -97,6 +97,14 @@ def test_the_page_holds_what_the_table_holds(output: Path, tmp_path: Path, ellip
     assert abs(large.astype(int) - 128).max() < 3, "no faces are drawn into it: the browser does"
 
 
+def test_a_height_is_rounded_once(tmp_path: Path) -> None:
+    """16.47 px are 16 in the report and in SQL; a tenth that is rounded again would make them 17."""
+    write_unit(tmp_path, "a", [photo(tmp_path / "in" / "a.png", [4, 6, 24, 22.47])])
+    list(write_page(tmp_path / "page", seen(tmp_path), Style(), 1500, "x"))
+    (entry,) = data_of((tmp_path / "page" / "index.html").read_text("utf-8"))["pictures"]
+    assert round(entry["smallest"]) == 16
+
+
 def test_marks_are_in_pixels_of_the_large_file(tmp_path: Path) -> None:
     write_unit(tmp_path, "a", [photo(tmp_path / "in" / "a.png", [4, 6, 24, 30])])
     list(write_page(tmp_path / "page", seen(tmp_path), Style(longest_px=26), 1500, "x"))

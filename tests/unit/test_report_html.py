@@ -212,6 +212,15 @@ def test_pictures_without_faces_give_a_report_that_says_so(tmp_path: Path) -> No
     assert "None: every picture was read" in text
 
 
+def test_an_output_of_errors_alone_draws_no_empty_chart(tmp_path: Path) -> None:
+    write_unit(tmp_path, "a", [failed("file:///a.jpg"), failed("file:///b.jpg")])
+    page = report_of(tmp_path)
+    assert "No picture could be examined" in page.text
+    assert [section["id"] for section in page.all("section")] == ["pictures", "errors", "query", "settings"]
+    write_unit(tmp_path, "b", [SamplePicture("file:///in/1.jpg")])
+    assert {"class": "charts alone"} in report_of(tmp_path).all("div"), "one chart is not as wide as the page"
+
+
 def test_units_that_are_being_redone_are_said(tmp_path: Path) -> None:
     write_unit(tmp_path, "a", [SamplePicture("file:///in/1.jpg")])
     _, faces = write_unit(tmp_path, "b", [SamplePicture("file:///in/2.jpg")])

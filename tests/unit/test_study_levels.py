@@ -254,6 +254,8 @@ def test_the_job_prints_keeps_and_goes_on(
         for one in read_spec(tmp_path / "new.safetensors").defaults.level_heights
     }
     assert kept == {zoom: limits for zoom, limits in best["heights_px"].items() if limits != [0, None]}
+    assert run_job(app, [*asked, "--new", str(tmp_path / "new.safetensors")]) == 2
+    assert "--overwrite" in capsys.readouterr().err
     assert run_job(app, [*asked[:-4], "--zooms", "1", "2"]) == 2
     assert "another model, floor or zooms" in capsys.readouterr().err
 

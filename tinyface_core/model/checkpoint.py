@@ -6,6 +6,7 @@ with the tensor's name and the reason. Other people's formats: third_party.py.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from tinyface_core.model.spec import ModelSpec, read_spec, spec_json
 
 
 def save_checkpoint(path: Path, network: HRNetwork, spec: ModelSpec, *, half: bool = True) -> None:
-    """Writes weights and spec as one safetensors file.
+    """Writes weights and spec as one safetensors file, whole or not at all.
 
     A regressor of ellipses that the spec does not name is left out: training has moved the features that it was for.
     half: filters in fp16; all else stays fp32: variances of ImageNet's ResNet-50 pass fp16's 65,504.
@@ -30,7 +31,12 @@ def save_checkpoint(path: Path, network: HRNetwork, spec: ModelSpec, *, half: bo
         if spec.ellipses or not name.startswith("ellipse.")
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(save(state, {"tinyface": spec_json.dump_json(spec).decode()}))
+    whole = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # `network` may be the file's own memory
+    try:
+        whole.write_bytes(save(state, {"tinyface": spec_json.dump_json(spec).decode()}))
+        whole.replace(path)
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> tuple[HRNetwork, ModelSpec]:

@@ -1,7 +1,8 @@
 """Reads the pictures of a committed unit again, each with the faces that were found in it, or why it gets no copy.
 
 A picture gets a copy only if it was examined, and only of the very bytes that were examined (their SHA-256 is in the
-images table): what nobody looked at must not leave with its faces. Knows archives and the two tables; no pixels.
+images table): what nobody looked at must not leave with its faces. One that was only copied or touched since is as
+good. Knows archives and the two tables; no pixels.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import pyarrow.compute as pc
 from tinyface_core.archive.candidates import CandidateFilter
 from tinyface_core.archive.read import read_unit
 from tinyface_core.archive.record import CHANGED as CHANGED_MESSAGE
-from tinyface_core.archive.record import Record, Unit, image_id_of
-from tinyface_core.errors import ErrorClass
+from tinyface_core.archive.record import Record, Source, Unit, image_id_of
+from tinyface_core.errors import ErrorClass, PictureError
 from tinyface_core.redact.faces import Faces
 from tinyface_core.redact.results import CHANGED, NOT_EXAMINED
-from tinyface_core.storage import Storage
+from tinyface_core.storage import ObjectError, Storage
 from tinyface_core.tables.footer import CommitRecord
 from tinyface_core.tables.redo import committed_tables
+from tinyface_core.tables.unit_files import in_threads
 
 _GONE = (ErrorClass.UNREADABLE.value, "it is not where it was when its faces were found")
+_ANOTHER_ARCHIVE = (CHANGED, "its archive is another one now, and does not hold it any more: detect again first")
 
 
 @dataclass(frozen=True)
@@ -96,20 +99,50 @@ def read_again(
         yield wanted.pop(name)
     if not wanted:
         return
-    why = _GONE
     if unit.is_loose:
         unit = Unit(tuple(source for source in unit.present if image_id_of(source.uri) in wanted))
-    # Whatever filter was asked for then: what has a row was a candidate, and what has none is passed over here.
-    for record in read_unit(unit, storage, CandidateFilter(all_files=True)):
-        if not isinstance(record, Record):
-            continue
-        if (picture := wanted.pop(record.image_id, None)) is not None:
-            yield _with_bytes(picture, record)
-        elif record.member is None and record.error is not None:  # the archive broke: what follows is lost
-            why = _told(record)
-        if not wanted:
-            return
+    why = _GONE
+    for versions in ("planned", "present"):
+        has_others = False
+        # Whatever filter was asked for then: what has a row was a candidate, and what has none is passed over here.
+        for record in read_unit(unit, storage, CandidateFilter(all_files=True)):
+            if not isinstance(record, Record):
+                continue
+            if versions == "planned" and _is_of_another_version(record):
+                has_others = True
+            elif (picture := wanted.pop(record.image_id, None)) is not None:
+                yield _with_bytes(picture, record)
+            elif record.member is None and record.error is not None:  # the archive broke: what follows is lost
+                why = _told(record) if versions == "planned" else _why_not_any_more(record.error)
+            if not wanted:
+                return
+        if not has_others:
+            break
+        unit, why = _as_it_is_now(unit, wanted, storage), _ANOTHER_ARCHIVE
     yield from (picture.refused(*why) for picture in wanted.values())
+
+
+def _as_it_is_now(unit: Unit, wanted: Mapping[str, Examined], storage: Storage) -> Unit:
+    """Those objects that may still hold what is wanted, at the versions that they have now: its hash will tell."""
+    sources = [source for source in unit.sources if not unit.is_loose or image_id_of(source.uri) in wanted]
+
+    def now(source: Source) -> Source:
+        try:
+            found = storage.stat(source.uri)
+        except ObjectError:
+            return source  # reading it tells why
+        if found is None or (unit.is_loose and source.size_bytes not in (None, found.size_bytes)):
+            return source
+        return replace(source, version=found.version, size_bytes=found.size_bytes)
+
+    return replace(unit, sources=tuple(in_threads(now, sources)))
+
+
+def _why_not_any_more(error: PictureError) -> tuple[str, str]:
+    """Of members of an archive that is another one now; broken or not, it does not hold them where they were."""
+    if error.error_class is ErrorClass.UNREADABLE:
+        return error.error_class.value, error.message
+    return _ANOTHER_ARCHIVE
 
 
 def _with_bytes(picture: Examined, record: Record) -> Examined:
@@ -120,9 +153,13 @@ def _with_bytes(picture: Examined, record: Record) -> Examined:
     return replace(picture, data=record.data)
 
 
+def _is_of_another_version(record: Record) -> bool:
+    return record.error is not None and record.error.message.startswith(CHANGED_MESSAGE)
+
+
 def _told(record: Record) -> tuple[str, str]:
     if record.error is None:
         return _GONE
-    if record.error.message.startswith(CHANGED_MESSAGE):
+    if _is_of_another_version(record):
         return CHANGED, record.error.message.removeprefix(CHANGED_MESSAGE)
     return record.error.error_class.value, record.error.message

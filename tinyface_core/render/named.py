@@ -70,7 +70,9 @@ class Named:
 
     def _matches(self, uri: str, member: str | None) -> bool:
         name = uri if member is None else f"{uri}/{member}"
-        if name in self._plain or uri in self._plain or (self._folders and name.startswith(self._folders)):
+        if not self._plain.isdisjoint((name, uri, name.rpartition("/")[2])) or (
+            self._folders and name.startswith(self._folders)
+        ):
             return True
         return self._globs.member_skipped_as(name) is None
 

@@ -91,7 +91,7 @@ def _entry(folder: Path, look: Look, style: Style, most_faces: int) -> dict[str,
     where = text.place_of(look.chosen.uri, look.chosen.member)
     smallest = float(look.marks.heights_px_K.min()) if len(look.marks) else None
     entry: dict[str, Any] = {"name": where.name, "path": where.path, "link": where.href, "faces": len(look.marks)}
-    entry["smallest"] = None if smallest is None else round(smallest, 1)
+    entry["smallest"] = None if smallest is None else round(smallest, 4)  # whole px are for the script
     if look.picture is None:
         error_class, sentence = look.why or ("", "")
         return entry | {"why": [text.shown(error_class), text.shown(sentence)]}

@@ -187,7 +187,7 @@ def _shares(counts: Sequence[tuple[tuple[str, str], int]]) -> list[tuple[str, st
 
 
 def _charts(summary: Summary) -> list[plots.Chart]:
-    if not summary.pictures:
+    if not any(count for _, count in summary.pictures_by_faces()):  # nothing was examined
         return []
     pictures = plots.labelled_chart("Faces a picture", "faces", "pictures", summary.pictures_by_faces())
     if not summary.faces:

@@ -19,7 +19,7 @@ from enum import Enum
 from itertools import islice
 from typing import Any
 
-from tinyface_core.errors import OutputError, SettingsError, StorageError
+from tinyface_core.errors import InputError, OutputError, SettingsError, StorageError
 from tinyface_core.storage import ObjectError, ObjectMissing, Storage
 from tinyface_core.tables.footer import is_part
 from tinyface_core.tables.format_version import check_format
@@ -67,6 +67,15 @@ class OutputFolder:
         if self._storage.stat(self.path(self.settings_name)) is not None:
             return OutputState.OURS
         return OutputState.FOREIGN if self._foreign() else OutputState.EMPTY
+
+    def refuse_none(self) -> None:
+        """Raises InputError where there is no output to read; what is there is named."""
+        state = self.state()
+        if state is not OutputState.OURS:
+            is_file, seen = self._storage.stat(self.uri) is not None, ", ".join(self._foreign())
+            why = f"holds {seen}, and no {self.settings_name}" if seen else "nothing is there"
+            why = "is a file: give the folder" if is_file else why
+            raise InputError(f"no output of detect_archive.py: {self.uri}: {why}.")
 
     def check(self) -> OutputState:
         """The state of an output that may be written to: EMPTY or OURS; changes nothing.

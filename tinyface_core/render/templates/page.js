@@ -206,7 +206,7 @@ const fitSheet = () => {
   const [width, height] = picture.size;
   const middle = [stage.scrollLeft + stage.clientWidth / 2, stage.scrollTop + stage.clientHeight / 2];
   const before = sheet.clientWidth || 1;
-  const whole = Math.min(stage.clientWidth / width, stage.clientHeight / height, 4);
+  const whole = Math.min(stage.offsetWidth / width, stage.offsetHeight / height, 4); // scroll bars that come do not shrink it
   sheet.style.width = `${Math.floor(width * whole * zoom)}px`;
   sheet.style.height = `${Math.floor(height * whole * zoom)}px`;
   const grown = sheet.clientWidth / before;
