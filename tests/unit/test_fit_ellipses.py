@@ -34,7 +34,6 @@ from tinyface_core.train.fit_ellipses_truth import (
     EyeLines,
     Truth,
     annotated_ellipses,
-    mirrored,
     moved,
     tilted,
     turned_picture,
@@ -120,26 +119,6 @@ def test_an_ellipse_turns_with_its_picture() -> None:
         assert 2 * np.sqrt(lengths) == pytest.approx([after.minor_K[0], after.major_K[0]], rel=0.02)
         angle = math.atan2(axes_22[1, 1], axes_22[0, 1]) % math.pi
         assert angle == pytest.approx(after.angle_K[0], abs=0.01)
-
-
-def test_an_ellipse_is_mirrored_with_its_picture() -> None:
-    """What lies inside of it does, and a tilt to the right is one to the left."""
-    width = 90
-    ellipse = Ellipses.of_axes(np.array([[30.0], [40.0], [20.0], [math.radians(70)], [10.0]]))
-    seen = mirrored(ellipse, width)
-    ys, xs = np.mgrid[:80, :width] + 0.5
-    assert np.array_equal(inside(ellipse, xs, ys)[:, ::-1], inside(seen, xs, ys))
-    assert inside(seen, xs, ys).sum() > 500
-    assert math.degrees(float(seen.angle_K[0])) == pytest.approx(110)
-    again = mirrored(seen, width)
-    assert float(again.cx_K[0]) == 30
-    assert float(again.angle_K[0]) == pytest.approx(math.radians(70))
-
-
-def inside(ellipse: Ellipses, xs: NDArray[np.float64], ys: NDArray[np.float64]) -> NDArray[np.bool_]:
-    x, y, angle = xs - float(ellipse.cx_K[0]), ys - float(ellipse.cy_K[0]), float(ellipse.angle_K[0])
-    along, across = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
-    return np.asarray((along / ellipse.major_K[0]) ** 2 + (across / ellipse.minor_K[0]) ** 2 <= 1)
 
 
 def test_a_tilted_face_has_fddbs_shape_and_the_middle_and_area_of_its_box() -> None:

@@ -118,7 +118,7 @@ def tilted(faces_F4: NDArray[np.float32], tilt_F: NDArray[np.float64]) -> Ellips
 
 
 def turned_views(pictures: Sequence[AnnotatedPicture], eyes: EyeLines, views: int, seed: int) -> Iterator[Truth]:
-    """Views of training pictures, some mirrored, turned by up to MOST_TURN and shrunk, around one face each, by seed.
+    """Views of training pictures, turned by up to MOST_TURN and shrunk, around one face each; the seed decides all.
 
     Each picture with a face whose angle is known gives one view in each round over all of them, until there are
     enough. Its fold stays with it.
@@ -142,9 +142,7 @@ def turned_views(pictures: Sequence[AnnotatedPicture], eyes: EyeLines, views: in
 
 
 def _view(rgb_HW3: NDArray[np.uint8], ellipses: Ellipses, fold: int, rng: np.random.Generator) -> Truth:
-    """One face of the picture or its mirror image, at a height that a level's templates find, and what is around it."""
-    if rng.random() < 0.5:
-        rgb_HW3, ellipses = rgb_HW3[:, ::-1], mirrored(ellipses, rgb_HW3.shape[1])
+    """One face of the picture, at a height that a level's templates find, and what is around it."""
     chosen = int(rng.integers(len(ellipses.cx_K)))
     zoom = float(rng.choice(list(SHOWN_PX)))
     low, high = (math.log(px / zoom) for px in SHOWN_PX[zoom])
@@ -179,14 +177,6 @@ def moved(ellipses: Ellipses, turn_22: NDArray[np.float64], shift_2: NDArray[np.
     x_K, y_K = turn_22 @ np.stack([ellipses.cx_K, ellipses.cy_K]).astype(np.float64) + shift_2[:, None]
     angle_K = ellipses.angle_K.astype(np.float64) + math.atan2(turn_22[1, 0], turn_22[0, 0])
     return Ellipses.of_axes(np.stack([x_K, y_K, zoom * ellipses.major_K, angle_K, zoom * ellipses.minor_K]))
-
-
-def mirrored(ellipses: Ellipses, width: int) -> Ellipses:
-    """Ellipses of the mirror image of a picture so many px wide."""
-    turned_K = math.pi - ellipses.angle_K.astype(np.float64)
-    return Ellipses.of_axes(
-        np.stack([width - ellipses.cx_K, ellipses.cy_K, ellipses.major_K, turned_K, ellipses.minor_K])
-    )
 
 
 def _pixels(path: Path) -> NDArray[np.uint8]:
