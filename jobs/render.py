@@ -84,6 +84,8 @@ def render(
         choice = choose(store, output.uri, wanted)
         _refuse_too_many(choice, form)
         marks = read_marks(store, choice.pictures, wanted.min_score)
+    if not choice.pictures and wanted.named.patterns and not wanted.filters_rows:
+        raise InputError(f"--uri {', '.join(wanted.named.patterns)}: no picture of this output has such a name.")
     finished = store.stat(output.path("_SUCCESS")) is not None
     if not choice.pictures:
         print("no picture passes: nothing is written")

@@ -202,6 +202,11 @@ def test_text_results_come_back_as_they_were(tmp_path: Path) -> None:
     assert len(back["q"].scores_K) == 0
 
 
+def test_text_keeps_boxes_of_a_scan_of_many_thousand_px(tmp_path: Path) -> None:
+    write_text({"scan": found(([123456.78, 98765.4, 7.25, 9.5], 0.5))}, tmp_path)
+    assert read_text(tmp_path)["scan"].boxes_K4.tolist() == [[123456.78, 98765.4, 7.25, 9.5]]
+
+
 @pytest.mark.parametrize("text", ["p\n2\n1 2 3 4 0.5\n", "p\n1\n1 2 3 4\n", "p\nx\n", ""])
 def test_bad_text_results_are_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text(text)

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from tests.report_sample import SamplePicture, write_unit
 from tests.unit.row_samples import CORRUPT, make_rows, make_unit
@@ -66,6 +68,24 @@ def test_coco_is_read_back_by_our_reader_of_coco(output: Path) -> None:
     assert len(lines["file:///in/day.tar/strand/3.jpg"].boxes_K4) == 0
     assert lines["s3://b/日本/4.png"].picture_hw == (37, 53)
     assert (tally.pictures, tally.faces, tally.errors) == (4, 4, {"corrupt": 1})
+
+
+def test_cocos_own_tools_load_it_and_judge_it_by_itself(output: Path) -> None:
+    """Each box of the file is found again by the same file: average precision 1; and none by one that has no face."""
+    file = str(exported(output, "coco")[0])
+    truth = COCO(file)
+    assert len(truth.getImgIds()) == 4
+    assert judged(truth, truth.loadRes([one | {"category_id": 1} for one in truth.dataset["annotations"]])) == 1
+    moved = [one | {"bbox": [200, 200, 9, 9]} for one in truth.dataset["annotations"]]
+    assert judged(truth, truth.loadRes(moved)) == 0
+
+
+def judged(truth: COCO, found: COCO) -> float:
+    evaluation = COCOeval(truth, found, "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return float(evaluation.stats[0])
 
 
 def test_coco_has_all_that_its_tools_ask_for(output: Path) -> None:

@@ -80,6 +80,16 @@ def test_where_nothing_passes_nothing_is_written(
     assert run(output, "--output", str(tmp_path / "looked"), "--tiny", "3") == 0
     assert capsys.readouterr().out == "no picture passes: nothing is written\n"
     assert not (tmp_path / "looked").exists()
+    assert run(output, "--output", str(tmp_path / "looked"), "--uri", "a.png", "--errors") == 0
+    assert capsys.readouterr().out == "no picture passes: nothing is written\n"
+
+
+def test_a_name_that_no_picture_has_is_refused(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(output, "--output", str(tmp_path / "looked"), "--uri", "b.pngg") == 2
+    assert "--uri b.pngg: no picture of this output has such a name" in capsys.readouterr().err
+    assert not (tmp_path / "looked").exists()
 
 
 def test_where_no_picture_can_be_read_again_it_is_refused(

@@ -62,6 +62,11 @@ class Wanted:
             raise SettingsError(f"--errors and {clash[0]}: error rows have no faces. Leave one of the two out.")
 
     @property
+    def filters_rows(self) -> bool:
+        """Whether something else than a name decides what passes."""
+        return self.errors or self.tiny_px is not None or self.most_crowded is not None or self.named.listed is not None
+
+    @property
     def count(self) -> int | None:
         """How many at most; None: all that pass."""
         return self.most_crowded or self.sample or self.limit
