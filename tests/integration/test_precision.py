@@ -21,7 +21,7 @@ def test_nearly_every_box_of_one_is_in_the_other(tmp_path: Path) -> None:
     Image.open(CROWD).convert("RGB").crop((400, 250, 1200, 850)).save(tmp_path / "crowd.png")
     command = [sys.executable, "benchmarks/precision.py", "--pictures", str(tmp_path)]
     subprocess.run([*command, "--json", str(tmp_path / "found.json")], cwd=ROOT, check=True)
-    rows = json.loads((tmp_path / "found.json").read_text())
+    rows = json.loads((tmp_path / "found.json").read_text())["results"]
     assert {row["of"] for row in rows} == {"fp32", "bf16"}
     for row in rows:
         assert row["boxes"] > 50
