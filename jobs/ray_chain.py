@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import ray
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 ray.cloudpickle.register_pickle_by_value(ray_stages)
 ray.cloudpickle.register_pickle_by_value(ray_metrics)
 
-GPU_BATCH = 32
+GPU_BATCH, GPU_BLOCK_BYTES = 32, 8 << 20  # a block costs the driver 6 ms: much, where 4 pictures take a GPU no longer
 STALLED_S = 3 * 3600  # a chain in which nothing moves for so long has failed: twice what 20,000 x 20,000 px may take
 
 
@@ -32,8 +33,9 @@ def faces_in(work: Sequence[dict[str, bytes]], reading: Reading, detecting: Dete
     """Rows of work -> one row a picture, in no order, some maybe twice, blocks of a dying actor maybe missing.
 
     work: of ray_stages.work_item; each is read by one task, and what it reads is spread over all detectors in
-    blocks of reading.block_bytes.
+    blocks of reading.block_bytes, larger ones where detectors have GPUs.
     """
+    reading = _in_blocks_for(pool, reading)
     configure_ray_data(reading.block_bytes)
     with warnings.catch_warnings():
         # Ray drops these arguments in 2.64 without another way to bound retries; pyproject.toml stays below it.
@@ -66,6 +68,12 @@ def _chain(work: Sequence[dict[str, bytes]], reading: Reading, detecting: Detect
             runtime_env=computing_environment(),
         )
     )
+
+
+def _in_blocks_for(pool: Pool, reading: Reading) -> Reading:
+    """A block of one picture stays one."""
+    larger = pool.gpus and reading.block_bytes != 1
+    return replace(reading, block_bytes=GPU_BLOCK_BYTES) if larger else reading
 
 
 def _batch_size(reading: Reading, pool: Pool) -> int | None:
