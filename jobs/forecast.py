@@ -12,7 +12,8 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from ray_stages import Detecting, Reading, time_sample
+from ray_chain import GPU_BLOCK_BYTES
+from ray_stages import BLOCK_BYTES, Detecting, Reading, time_sample
 from ray_start import Pool, run_as_detector
 from tinyface_core.archive.record import Source, Unit
 from tinyface_core.errors import ResourceError, StopRun, StorageError
@@ -67,7 +68,8 @@ def timed(units: Sequence[Unit], reading: Reading, detecting: Detecting, pool: P
 
 def workers_of(pool: Pool) -> Workers:
     """The largest that this pool may become."""
-    return Workers(pool.largest, pool.decoders, max(2, pool.largest), shared=not pool.gpus)
+    block_bytes = GPU_BLOCK_BYTES if pool.gpus else BLOCK_BYTES
+    return Workers(pool.largest, pool.decoders, max(2, pool.largest), not pool.gpus, block_bytes)
 
 
 def _steps(found: Forecast, workers: Workers, times: Sequence[PictureTimes]) -> Table:
@@ -75,6 +77,7 @@ def _steps(found: Forecast, workers: Workers, times: Sequence[PictureTimes]) -> 
     for heading in ("step", "ms a picture", "at once", "pictures/s if alone"):
         table.add_column(heading, justify="left" if heading == "step" else "right")
     at_once = {"read": workers.readers, "decode": workers.detectors * workers.decoders, "model": workers.detectors}
+    at_once["driver"] = 1  # of a typical machine, not of the sample: it reads no picture
     for step, seconds in found.seconds.items():
         table.add_row(step, f"{1000 * seconds:,.1f}", f"{at_once[step]:,}", f"{found.rates[step]:,.2f}")
     return table

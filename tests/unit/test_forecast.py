@@ -84,6 +84,8 @@ def test_steps_are_timed_one_by_one_and_the_detector_is_warm(tmp_path: Path) -> 
         ((0.1, 0.1, 0.4), Workers(2, 1, 2, shared=False), 5.0, "model"),  # 2 / 0.4
         ((0.1, 0.4, 0.1), Workers(2, 3, 2, shared=False), 15.0, "decode"),  # 2 x 3 / 0.4
         ((1.0, 0.1, 0.1), Workers(8, 1, 8, shared=True), 8.0, "read"),
+        ((0.1, 0.1, 0.1), Workers(9000, 1, 9000, shared=False, block_bytes=100), 1 / 0.0062, "driver"),  # one a block
+        ((0.1, 0.1, 0.1), Workers(9000, 1, 9000, shared=True, block_bytes=1000), 1 / 0.0008, "driver"),  # ten
     ],
 )
 def test_a_chain_is_as_fast_as_its_slowest_step(

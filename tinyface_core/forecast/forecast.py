@@ -17,17 +17,20 @@ from tinyface_core.forecast.timing import PictureTimes
 
 SAMPLES = 1000  # of the bootstrap
 MEMBER_BYTES = 768  # that a tar adds to each member: a header, and half a block in the mean; others add less
-STEPS = ("read", "decode", "model")
+STEPS = ("read", "decode", "model", "driver")
+DRIVER_S, DRIVER_BLOCK_S = 0.0002, 0.006  # of its one core, a picture and a block; not timed: docs/performance.md
 
 
 @dataclass(frozen=True)
 class Workers:
-    """What works side by side. decoders: of each detector; shared: they have no CPU of their own. readers: of all."""
+    """What works side by side, and one driver. decoders: of each detector; shared: they have no CPU of their own.
+    readers: of all. block_bytes: encoded bytes that a detector is handed at once."""
 
     detectors: int
     decoders: int
     readers: int
     shared: bool
+    block_bytes: int = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -56,18 +59,19 @@ def forecast(sample: InputSample, times: Sequence[PictureTimes], workers: Worker
     """None: nothing was timed, so there is nothing to tell."""
     if not times:
         return None
-    seconds_P3 = np.array([(one.read_s, one.decode_s, one.detect_s) for one in times])
     sizes_P = np.array([one.size_bytes for one in times], np.float64)
+    driver_P = DRIVER_S + DRIVER_BLOCK_S * np.minimum(1, sizes_P / workers.block_bytes)
+    seconds_P4 = np.column_stack([[(one.read_s, one.decode_s, one.detect_s) for one in times], driver_P])
     in_archive_P = np.array([one.in_archive for one in times])
     drawn = np.random.default_rng(seed).integers(len(times), size=(SAMPLES, len(times)))
-    hours_S = [_hours(sample, seconds_P3[d], sizes_P[d], in_archive_P[d], workers) for d in drawn]
+    hours_S = [_hours(sample, seconds_P4[d], sizes_P[d], in_archive_P[d], workers) for d in drawn]
     low, high = np.percentile(hours_S, (2.5, 97.5))
-    mean_3 = seconds_P3.mean(axis=0)
-    pictures, rates = _pictures(sample, sizes_P, in_archive_P), _rates(mean_3, workers)
-    rate = _rate(mean_3, workers)
+    mean_4 = seconds_P4.mean(axis=0)
+    pictures, rates = _pictures(sample, sizes_P, in_archive_P), _rates(mean_4, workers)
+    rate = _rate(mean_4, workers)
     return Forecast(
         pictures=round(pictures),
-        seconds=dict(zip(STEPS, map(float, mean_3), strict=True)),
+        seconds=dict(zip(STEPS, map(float, mean_4), strict=True)),
         rates=rates,
         rate=rate,
         hours=pictures / rate / 3600,
@@ -78,12 +82,12 @@ def forecast(sample: InputSample, times: Sequence[PictureTimes], workers: Worker
 
 def _hours(
     sample: InputSample,
-    seconds_P3: NDArray[np.float64],
+    seconds_P4: NDArray[np.float64],
     sizes_P: NDArray[np.float64],
     in_archive_P: NDArray[np.bool_],
     workers: Workers,
 ) -> float:
-    return _pictures(sample, sizes_P, in_archive_P) / _rate(seconds_P3.mean(axis=0), workers) / 3600
+    return _pictures(sample, sizes_P, in_archive_P) / _rate(seconds_P4.mean(axis=0), workers) / 3600
 
 
 def _pictures(sample: InputSample, sizes_P: NDArray[np.float64], in_archive_P: NDArray[np.bool_]) -> float:
@@ -93,17 +97,17 @@ def _pictures(sample: InputSample, sizes_P: NDArray[np.float64], in_archive_P: N
     return sample.pictures + (sample.archive_bytes / typical if typical else sample.archives)
 
 
-def _rates(mean_3: NDArray[np.float64], workers: Workers) -> dict[str, float]:
+def _rates(mean_4: NDArray[np.float64], workers: Workers) -> dict[str, float]:
     """Pictures/s of each step if it were alone."""
-    at_once = (workers.readers, workers.detectors * workers.decoders, workers.detectors)
-    rates = (count / max(1e-9, float(s)) for count, s in zip(at_once, mean_3, strict=True))
+    at_once = (workers.readers, workers.detectors * workers.decoders, workers.detectors, 1)
+    rates = (count / max(1e-9, float(s)) for count, s in zip(at_once, mean_4, strict=True))
     return dict(zip(STEPS, rates, strict=True))
 
 
-def _rate(mean_3: NDArray[np.float64], workers: Workers) -> float:
+def _rate(mean_4: NDArray[np.float64], workers: Workers) -> float:
     """Pictures/s of the chain."""
-    rates = _rates(mean_3, workers)
+    rates = _rates(mean_4, workers)
     if not workers.shared:
         return min(rates.values())
-    _, decode_s, detect_s = mean_3
-    return min(rates["read"], workers.detectors / max(1e-9, float(decode_s + detect_s)))
+    _, decode_s, detect_s, _ = mean_4
+    return min(rates["read"], rates["driver"], workers.detectors / max(1e-9, float(decode_s + detect_s)))
