@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any, cast
 
@@ -34,6 +35,7 @@ def test_blocks_suit_the_detectors(
     built: list[Reading] = []
     monkeypatch.setattr(ray_chain, "_chain", lambda _work, reading, _detecting, _pool: built.append(reading))
     monkeypatch.setattr(DataContext.get_current(), "target_max_block_size", 0)
+    monkeypatch.setattr(logging.getLogger("ray.data"), "handlers", [])  # pytest's are among them, and would be silenced
     pool = replace(ON_CPUS, gpus=gpus)
     ray_chain.faces_in([], replace(READING, block_bytes=asked), cast(Any, None), pool)
     assert [reading.block_bytes for reading in built] == [expected]
