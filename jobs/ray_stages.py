@@ -101,7 +101,8 @@ def read_units(work: pa.Table, reading: Reading) -> Iterator[pa.Table]:
             seconds.tell()
             yield records_table(unit.name, held, reading.carried)
         except (StorageError, InputError) as error:
-            yield stop_table(unit.name, str(error), record_schema(reading.carried))
+            again = ". The same command goes on from here." if isinstance(error, StorageError) else ""
+            yield stop_table(unit.name, f"{error}{again}", record_schema(reading.carried))
 
 
 def begin_stage(logs: Logs) -> StageSeconds:
