@@ -166,8 +166,7 @@ def run_job(app: App, tokens: list[str] | None = None) -> int:
     except cyclopts.CycloptsError as error:
         return _refused(_told(error, app, tokens), 2)
     except StorageError as error:
-        said = str(error) if str(error).endswith("?") else f"{str(error).rstrip('.')}."
-        return _refused(f"{said} The same command goes on from here.", error.exit_code)
+        return _refused(error.told(), error.exit_code)
     except TinyfaceError as error:
         return _refused(str(error), error.exit_code)
     except ObjectError as error:  # of an object that no run can do without

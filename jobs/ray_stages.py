@@ -100,9 +100,10 @@ def read_units(work: pa.Table, reading: Reading) -> Iterator[pa.Table]:
                     held, held_bytes = [], 0
             seconds.tell()
             yield records_table(unit.name, held, reading.carried)
-        except (StorageError, InputError) as error:
-            again = ". The same command goes on from here." if isinstance(error, StorageError) else ""
-            yield stop_table(unit.name, f"{error}{again}", record_schema(reading.carried))
+        except StorageError as error:
+            yield stop_table(unit.name, error.told(), record_schema(reading.carried))
+        except InputError as error:
+            yield stop_table(unit.name, str(error), record_schema(reading.carried))
 
 
 def begin_stage(logs: Logs) -> StageSeconds:

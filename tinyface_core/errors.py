@@ -69,7 +69,10 @@ class StopRun(TinyfaceError):
 
 
 class StorageError(StopRun):
-    pass
+    def told(self) -> str:
+        """For the user's eyes, wherever it was met: a reader's process sends text, not the error."""
+        said = str(self) if str(self).endswith("?") else f"{str(self).rstrip('.')}."
+        return f"{said} The same command goes on from here."
 
 
 class ClaimError(StopRun):

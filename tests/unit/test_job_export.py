@@ -130,7 +130,6 @@ def test_names_that_a_form_cannot_hold_end_with_2_and_leave_nothing(
 
 
 def test_iceberg_through_the_command(output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("pyiceberg", reason="an extra")
     catalog = ["--catalog-option", f"uri=sqlite:///{tmp_path}/lake.db", f"warehouse=file://{tmp_path}/lake"]
     assert run(output, "--to", "iceberg", "--output", "lake.faces", *catalog) == 0
     assert "added to lake.faces: 0 units" in capsys.readouterr().out  # the sample has no footers
