@@ -17,7 +17,7 @@ import pyarrow as pa
 from ray_metrics import StageSeconds
 from ray_stages import BLOCK_BYTES, begin_stage, unpacked, work_item
 from tinyface_core.archive.record import Unit
-from tinyface_core.errors import StopRun
+from tinyface_core.errors import StopRun, StorageError
 from tinyface_core.logs import Logs, about, current
 from tinyface_core.picture.guard import DecodePool
 from tinyface_core.picture.picture import Limits
@@ -70,7 +70,8 @@ def read_pictures(work: pa.Table, redacting: Redacting) -> Iterator[pa.Table]:
                 seconds.tell()
                 yield table
         except (StopRun, ObjectError) as error:
-            yield _asked_table([stop_row(unit.name, str(error))])
+            told = error.told() if isinstance(error, StorageError) else str(error)
+            yield _asked_table([stop_row(unit.name, told)])
 
 
 def _pictures_of(
