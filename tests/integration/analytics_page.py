@@ -49,7 +49,7 @@ def ask_duckdb(connection: duckdb.DuckDBPyConnection, question: str) -> list[Row
 def open_duckdb(where: str | Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     if str(where).startswith("s3://"):
-        connection.register_filesystem(s3fs.S3FileSystem())
+        connection.register_filesystem(s3fs.S3FileSystem(skip_instance_cache=True))
     connection.execute(opening("DuckDB", "sql", where))
     return connection
 

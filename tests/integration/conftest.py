@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -22,6 +22,16 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A SeaweedFS that takes writes; the AWS_* variables point to it while it lives."""
     with S3Server(tmp_path_factory.mktemp("seaweedfs")) as server, mock.patch.dict(os.environ, server.environment()):
         yield server
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure tells of the server too: that it was gone looks like a fault of ours."""
+    report = yield
+    server = getattr(item, "funcargs", {}).get("s3_server")
+    if report.failed and isinstance(server, S3Server):
+        report.sections.append(("S3 server", server.state()))
+    return report
 
 
 @pytest.fixture

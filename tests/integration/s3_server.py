@@ -6,6 +6,7 @@ Every SeaweedFS port P also takes P + 10000 for gRPC. SIGTERM takes it 26 s, and
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -29,7 +30,7 @@ START_S = 90.0  # 3 s on an idle machine, up to 27 s on a loaded one
 class S3Server:
     """`with S3Server(folder) as server:` gives a server that has taken a PUT.
 
-    endpoint: url. environment(): the AWS_* variables of a client. restart() keeps the objects.
+    endpoint: url. environment(): the AWS_* variables of a client. restart() keeps the objects. state(): for a report.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,6 +82,17 @@ class S3Server:
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def state(self) -> str:
+        """Whether the process lives, whether its port takes a connection, and the end of its log."""
+        code = "not started" if self._process is None else self._process.poll()
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+            port = "takes connections"
+        except OSError as error:
+            port = str(error)
+        log = "\n".join(path.read_text(errors="replace")[-3000:] for path in self._folder.glob("*.log"))
+        return f"process: {'lives' if code is None else code}; port {self.port}: {port}; its log ends:\n{log}"
+
     def kill(self) -> None:
         """SIGKILL; the objects stay on disk."""
         if self._process is not None:
@@ -112,8 +124,9 @@ class S3Server:
             "filer.port": filer, "s3.port": self.port, "s3.port.iceberg": 0, "s3.port.lance": 0, "s3.config": config,
         }  # fmt: skip
         command = [str(weed), "server", *(f"-{key}={value}" for key, value in options.items()), "-filer", "-s3"]
+        few = os.environ | {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}  # it makes 7 volumes a bucket, each with open files
         with open(self._folder / "weed.log", "ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder, env=few)
 
     def _ready(self) -> bool:
         """Whether a PUT into a bucket of ours succeeds before the time is up; an open port says nothing."""

@@ -134,7 +134,7 @@ def test_the_same_on_s3_with_an_output_there(
     report = validate(Storage(), f"s3://{bucket}/some out")
     assert report.exit_code == 0, str(report)
     with duckdb.connect() as connection:
-        connection.register_filesystem(s3fs.S3FileSystem())
+        connection.register_filesystem(s3fs.S3FileSystem(skip_instance_cache=True))
         sql = FACES.replace("IMAGES", f"'s3://{bucket}/some out/images/**/*.parquet'")
         rows = connection.execute(sql.replace("DETECTIONS", f"'s3://{bucket}/some out/detections/**/*.parquet'"))
         found = by_form(rows.fetchall(), f"s3://{bucket}/a b/in/")
