@@ -124,7 +124,7 @@ class S3Server:
             "filer.port": filer, "s3.port": self.port, "s3.port.iceberg": 0, "s3.port.lance": 0, "s3.config": config,
         }  # fmt: skip
         command = [str(weed), "server", *(f"-{key}={value}" for key, value in options.items()), "-filer", "-s3"]
-        few = os.environ | {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}  # it makes 7 volumes a bucket, each with open files
+        few = os.environ | {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}  # by itself 7 a bucket, with open files each
         with open(self._folder / "weed.log", "ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder, env=few)
 
