@@ -85,15 +85,18 @@ class PoolOptions(Protocol):
 
 
 @contextmanager
-def ray_cluster(address: str | None) -> Iterator[Cluster]:
+def ray_cluster(address: str | None, dashboard: bool = False) -> Iterator[Cluster]:
     """Joins the cluster at `address`, or that of RAY_ADDRESS, or one that runs on this machine; else starts one.
+
+    dashboard: whether the one that is started has it. Ray Train asks it each second whether its controller lives, and
+    warns each time that nothing answers.
 
     Raises:
         ResourceError: no cluster at the address that was asked for. StopRun: Ray does not come up.
     """
     where = _joinable(address)
     try:
-        only_local = {"include_dashboard": False} if where == "local" else {}
+        only_local = {"include_dashboard": dashboard} if where == "local" else {}
         context = _init(address=where, logging_level=logging.WARNING, **only_local, **_logging())
     except ConnectionError as error:
         raise ResourceError(f"no Ray cluster answers at {where}: {error}") from error
@@ -257,16 +260,20 @@ class RaySession:
     """Ray when it is first needed: a finished run that is run again needs none, and takes seconds."""
 
     def __init__(
-        self, address: str | None, stack: ExitStack, passed: Callable[[str], None] = lambda step: None
+        self,
+        address: str | None,
+        stack: ExitStack,
+        passed: Callable[[str], None] = lambda step: None,
+        dashboard: bool = False,
     ) -> None:
-        """passed: told when a step of the start-up is done."""
-        self._address, self._stack, self._passed = address, stack, passed
+        """passed: told when a step of the start-up is done. dashboard: as ray_cluster has it."""
+        self._address, self._stack, self._passed, self._dashboard = address, stack, passed, dashboard
         self._cluster: Cluster | None = None
 
     @property
     def cluster(self) -> Cluster:
         if self._cluster is None:
-            self._cluster = self._stack.enter_context(ray_cluster(self._address))
+            self._cluster = self._stack.enter_context(ray_cluster(self._address, self._dashboard))
             self._passed("Ray")
         return self._cluster
 

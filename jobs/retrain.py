@@ -61,7 +61,7 @@ def main(job: RetrainJob) -> int:
             if decision is None:
                 if _is_stale(sought, registry):
                     sought = seek(job, tick, storage)
-                decision = _decided(sought, claim, RaySession(job.ray_address, stack))
+                decision = _decided(sought, claim, RaySession(job.ray_address, stack, dashboard=True))
     assert decision is not None
     show_decision(decision, registry.uri)
     return 0

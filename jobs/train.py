@@ -62,7 +62,7 @@ def main(job: TrainJob) -> int:
         finished = go_on(run, f"{output}/{name}", storage)
     if not finished:
         with ExitStack() as stack:
-            train_to_the_end(run, job.training, output, name, RaySession(job.ray_address, stack))
+            train_to_the_end(run, job.training, output, name, RaySession(job.ray_address, stack, dashboard=True))
     print(f"model   {output}/{name}/{BEST}\ncurves  {output}/{name}/curves.png, {output}/{name}/tensorboard")
     return 0
 

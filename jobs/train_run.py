@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import ray
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
 import ray_metrics
 import ray_train
@@ -28,6 +30,7 @@ ray.cloudpickle.register_pickle_by_value(ray_train)
 ray.cloudpickle.register_pickle_by_value(ray_metrics)
 # Ray Train's own patience with nodes that have yet to come is a minute; it hands this on to its controller.
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", f"{GROW_S:g}")
+ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")  # see _address_known
 
 
 def train_to_the_end(run: TrainingRun, flags: TrainingFlags, output: str, name: str, session: RaySession) -> None:
@@ -40,6 +43,7 @@ def train_to_the_end(run: TrainingRun, flags: TrainingFlags, output: str, name: 
     workers, gpu = _workers(flags, session.cluster, run.settings.batch)
     with ExitStack() as stack:
         device = "cuda" if gpu else "cpu"
+        stack.enter_context(_address_known())
         RunMetrics("train", stack).start(model=name, precision=run.settings.precision, device=device)
         best, epochs = fit(
             run,
@@ -65,6 +69,24 @@ def cache_folder(asked: Path | None, output: str) -> Path:
         return asked.expanduser().absolute()
     on_disk = output.startswith("file://")
     return Path(output.removeprefix("file://"), "cache") if on_disk else Path(tempfile.gettempdir(), "tinyface-cache")
+
+
+@contextmanager
+def _address_known() -> Iterator[None]:
+    """Ray Train's processes find their own Ray where the machine has several.
+
+    One of them asks each second whether the training's controller lives: a Ray of somebody else's had not heard of it,
+    and a run lost its workers.
+    """
+    before = os.environ.get("RAY_ADDRESS")
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["RAY_ADDRESS"]
+        else:
+            os.environ["RAY_ADDRESS"] = before
 
 
 def _leave(best: bytes, epochs: list[dict[str, float]], run: str, storage: Storage) -> None:

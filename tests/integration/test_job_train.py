@@ -96,6 +96,16 @@ def test_a_finished_run_is_done_at_once_and_one_of_other_settings_refused(
     assert (unbroken / "best.safetensors").stat().st_mtime_ns == before
 
 
+def test_a_ray_of_its_own_beside_another(tmp_path: Path, ray_head: RayHead, options: list[str]) -> None:
+    """Ray Train asked that other Ray for its controller, which had never heard of it: the workers were taken away."""
+    short = ["12" if before == "--crops" else value for before, value in zip(["", *options], options, strict=False)]
+    given = [*short, "--ray-address", "local", "--output", str(tmp_path), "--name", "run"]
+    run = Job(tmp_path / "log", ray_head.environment, *given, script="train.py").wait().expect(0)
+    assert "Started training worker group of size 2" in run.err + run.out
+    assert "PlacementGroupCleaner" not in run.err + run.out
+    assert "UserWarning" not in run.err
+
+
 def test_a_killed_worker_costs_nothing_but_time(
     tmp_path: Path, ray_head: RayHead, notes: Path, options: list[str], unbroken: Path
 ) -> None:

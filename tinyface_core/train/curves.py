@@ -23,7 +23,8 @@ def draw_curves(epochs: Epochs, path: Path) -> None:
             axes.plot(*zip(*at, strict=True), marker=".", label=name)  # type: ignore[attr-defined]
         axes.set(title=title, xlabel="crops seen")  # type: ignore[attr-defined]
         axes.grid(alpha=0.3)  # type: ignore[attr-defined]
-        axes.legend(fontsize="small")  # type: ignore[attr-defined]
+        if names:
+            axes.legend(fontsize="small")  # type: ignore[attr-defined]
 
     by_height = sorted({name for epoch in epochs for name in epoch if name.startswith("val_ap ")})
     draw(losses, [name for name in ("labels_loss", "boxes_loss") if any(name in epoch for epoch in epochs)], "loss")
