@@ -484,7 +484,7 @@ def test_lack_of_memory_is_told_from_damage(tmp_path: Path, room: float) -> None
 
     Libraries tell it each in their own words, call it damage, or say nothing.
     """
-    side = 3000
+    side = 2000
     plain = Image.fromarray(np.zeros((side, side, 3), np.uint8))
     files = {
         "progressive.jpg": saved(plain, "JPEG", progressive=True),
