@@ -11,7 +11,8 @@ from torch import Tensor
 # Boxes that are compared with each other at once: on a CPU so many that a table of all pairs, 256 kB, stays in its
 # cache (a quarter of the time of 1024); on a GPU more, as each block is some calls.
 NMS_BLOCK, NMS_BLOCK_GPU = 256, 1024
-NMS_GROUP = 16  # neighbours among the winners of a block that meet the rest of the boxes together
+NMS_GROUP = 16  # neighbours among the winners of a block that meet the rest of the boxes together, on a CPU
+PAIRS_GPU = 1 << 24  # of boxes that meet at once there: some 700 MB
 
 
 def area(boxes_K4: Tensor) -> Tensor:
@@ -41,10 +42,11 @@ def nms(boxes_K4: Tensor, scores_K: Tensor, max_iou: float) -> Tensor:
     """Exact greedy NMS: indices kept, best score first; equal scores keep the lower index first.
 
     A box goes when its IoU with a kept, better one is strictly above max_iou (in 0..1). Works on the boxes' device,
-    block after block of the best that are left, so memory is about 10 x NMS_GROUP x K floats, whatever overlaps.
+    block after block of the best that are left, so memory is about 10 x NMS_GROUP x K floats (on a GPU 10 x PAIRS_GPU),
+    whatever overlaps.
     """
     order_K = torch.argsort(scores_K, descending=True, stable=True)
-    size = NMS_BLOCK if boxes_K4.device.type == "cpu" else NMS_BLOCK_GPU
+    size = NMS_BLOCK if _on_cpu(boxes_K4) else NMS_BLOCK_GPU
     kept: list[Tensor] = []
     while len(order_K):
         block, order_K = order_K[:size], order_K[size:]
@@ -61,12 +63,8 @@ def vote(boxes_K4: Tensor, scores_K: Tensor, kept_M: Tensor, min_iou: float) -> 
     edges lie (Gidaris and Komodakis, "Object detection via a multi-region and semantic segmentation-aware CNN model").
     """
     voted_M4 = boxes_K4[kept_M].clone()
-    left_K, top_K, right_K, bottom_K = boxes_K4.T.contiguous()
-    for group_G in _neighbours(voted_M4) if len(kept_M) else ():
+    for group_G, near in _meetings(boxes_K4[kept_M], boxes_K4):
         group_G4 = boxes_K4[kept_M[group_G]]
-        left, top, right, bottom = (*group_G4[:, :2].amin(dim=0), *group_G4[:, 2:].amax(dim=0))
-        near_K = (left_K < right) & (right_K > left) & (top_K < bottom) & (bottom_K > top)
-        near = near_K.nonzero()[:, 0]
         iou_GN = iou(group_G4, boxes_K4[near])
         weight_GN = torch.where(iou_GN >= min_iou, (iou_GN * scores_K[near]) ** 2, 0.0)
         weight_GN = weight_GN.double()  # in fp32 the sum would depend, by its order, on what else is near
@@ -77,20 +75,36 @@ def vote(boxes_K4: Tensor, scores_K: Tensor, kept_M: Tensor, min_iou: float) -> 
 
 
 def _suppressed(boxes_N4: Tensor, winners_M4: Tensor, max_iou: float) -> Tensor:
-    """Whether each of N boxes overlaps any winner by more than max_iou, (N,).
-
-    Only boxes that touch the rectangle around a group of winners are compared with them: faces lie all over a
-    picture, so nearly all pairs are far apart (10^5 boxes apart: 5 s on one core instead of 290 s).
-    """
+    """Whether each of N boxes overlaps any winner by more than max_iou, (N,)."""
     gone_N = boxes_N4.new_zeros(len(boxes_N4), dtype=torch.bool)
-    left_N, top_N, right_N, bottom_N = boxes_N4.T.contiguous()
-    for group_G in _neighbours(winners_M4) if len(boxes_N4) else ():
-        group_G4 = winners_M4[group_G]
-        left, top, right, bottom = (*group_G4[:, :2].amin(dim=0), *group_G4[:, 2:].amax(dim=0))
-        near_N = (left_N < right) & (right_N > left) & (top_N < bottom) & (bottom_N > top) & ~gone_N
-        near = near_N.nonzero()[:, 0]
-        gone_N[near] = (iou(boxes_N4[near], group_G4) > max_iou).any(dim=1)
+    for group_G, near in _meetings(winners_M4, boxes_N4):
+        gone_N[near] |= (iou(boxes_N4[near], winners_M4[group_G]) > max_iou).any(dim=1)
     return gone_N
+
+
+def _meetings(boxes_M4: Tensor, boxes_N4: Tensor) -> Iterator[tuple[Tensor, Tensor | slice]]:
+    """Groups of M boxes, each with those of N that may overlap one of it, as indices.
+
+    On a CPU neighbours, and the boxes that touch the rectangle around them: faces lie all over a picture, so nearly all
+    pairs are far apart (10^5 boxes apart: 5 s on one core instead of 290 s). On a GPU so many groups are thousands of
+    calls, and each such rectangle is waited for: there few groups meet all.
+    """
+    if not len(boxes_M4) or not len(boxes_N4):
+        return
+    if not _on_cpu(boxes_N4):
+        every_M = torch.arange(len(boxes_M4), device=boxes_M4.device)
+        yield from ((group_G, slice(None)) for group_G in every_M.split(max(1, PAIRS_GPU // len(boxes_N4))))
+        return
+    left_N, top_N, right_N, bottom_N = boxes_N4.T.contiguous()
+    for group_G in _neighbours(boxes_M4):
+        left, top = boxes_M4[group_G, :2].amin(dim=0)
+        right, bottom = boxes_M4[group_G, 2:].amax(dim=0)
+        near_N = (left_N < right) & (right_N > left) & (top_N < bottom) & (bottom_N > top)
+        yield group_G, near_N.nonzero()[:, 0]
+
+
+def _on_cpu(boxes_K4: Tensor) -> bool:
+    return boxes_K4.device.type == "cpu"
 
 
 def _neighbours(boxes_M4: Tensor) -> Iterator[Tensor]:

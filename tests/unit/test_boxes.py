@@ -65,7 +65,7 @@ def test_clipping_uses_width_for_x_and_height_for_y() -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_nms_equals_plain_python(seed: int) -> None:
-    """Ties, duplicates and empty boxes; few boxes, and blocks so small that many follow each other."""
+    """Ties, duplicates and empty boxes; few boxes, blocks so small that many follow each other, and as on a GPU."""
     boxes_K4, scores_K = random_boxes(150, seed)
     for max_iou in (0.0, 0.1, 0.3, 0.5, 1.0):
         expected = plain_nms(boxes_K4.tolist(), scores_K.tolist(), max_iou)
@@ -73,6 +73,11 @@ def test_nms_equals_plain_python(seed: int) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(boxes, "NMS_BLOCK", 7)
             patch.setattr(boxes, "NMS_GROUP", 2)
+            assert nms(boxes_K4, scores_K, max_iou).tolist() == expected
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(boxes, "_on_cpu", lambda boxes_K4: False)
+            patch.setattr(boxes, "NMS_BLOCK_GPU", 32)
+            patch.setattr(boxes, "PAIRS_GPU", 900)
             assert nms(boxes_K4, scores_K, max_iou).tolist() == expected
 
 
@@ -134,6 +139,9 @@ def test_a_vote_equals_plain_sums(seed: int) -> None:
     for group in (2, 16):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(boxes, "NMS_GROUP", group)
+            torch.testing.assert_close(vote(boxes_K4, scores_K, kept_M, 0.5).double(), expected, rtol=1e-5, atol=1e-4)
+            patch.setattr(boxes, "_on_cpu", lambda boxes_K4: False)
+            patch.setattr(boxes, "PAIRS_GPU", group * len(boxes_K4))
             torch.testing.assert_close(vote(boxes_K4, scores_K, kept_M, 0.5).double(), expected, rtol=1e-5, atol=1e-4)
 
 

@@ -48,6 +48,8 @@ class Candidates:
 
     def at(self, index: Tensor) -> Candidates:
         """Some of them: by a mask (K,) or by indices, in their order."""
+        if index.dtype == torch.bool:
+            index = index.nonzero()[:, 0]  # once: a GPU is waited for to tell how many
         return Candidates(
             self.boxes_K4[index],
             self.scores_K[index],

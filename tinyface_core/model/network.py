@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import cast
 
 import torch
@@ -130,7 +130,7 @@ def _enlarged(coarse_NCHW: Tensor, grid: CellGrid, finer: CellGrid, fine_hw: Seq
     """Bilinear interpolation to the finer grid's cells; beyond the last cell its value is repeated."""
     count, channels, height, width = coarse_NCHW.shape
     (row_h2, of_row_h2), (column_w2, of_column_w2) = (
-        _neighbours([grid.position_on(finer, index) for index in range(cells)], side, coarse_NCHW)
+        _neighbours(grid, finer, cells, side, coarse_NCHW.dtype, coarse_NCHW.device)
         for cells, side in zip(fine_hw, (height, width), strict=True)
     )
     cell_hw4 = (row_h2[:, None, :, None] * width + column_w2[None, :, None, :]).reshape(-1, 4)
@@ -145,12 +145,18 @@ def _enlarged(coarse_NCHW: Tensor, grid: CellGrid, finer: CellGrid, fine_hw: Seq
     return fine_NC.reshape(count, *fine_hw, channels).permute(0, 3, 1, 2)
 
 
-def _neighbours(places: list[float], cells: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The two cells around each place on one axis, (n, 2) int64, and their weights, (n, 2) of `like`'s dtype."""
-    place = torch.tensor(places, dtype=torch.float64, device=like.device).clamp(0, cells - 1)
+@lru_cache(maxsize=256)  # of a few kB each: a level's maps are enlarged alike, and most pictures have a few sizes
+@torch.inference_mode(False)
+def _neighbours(
+    grid: CellGrid, finer: CellGrid, count: int, cells: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The two cells around each of `count` finer ones on one axis, (n, 2) int64, and their weights, (n, 2)."""
+    places = [grid.position_on(finer, index) for index in range(count)]
+    place = torch.tensor(places, dtype=torch.float64).clamp(0, cells - 1)
     low = place.floor().long()
-    share = (place - low).to(like.dtype)
-    return torch.stack([low, (low + 1).clamp(max=cells - 1)], dim=1), torch.stack([1 - share, share], dim=1)
+    share = (place - low).to(dtype)
+    around, weights = torch.stack([low, (low + 1).clamp(max=cells - 1)], dim=1), torch.stack([1 - share, share], dim=1)
+    return around.to(device), weights.to(device)
 
 
 def enlarging_kernel() -> Tensor:
