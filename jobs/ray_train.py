@@ -34,7 +34,7 @@ from tinyface_core.train.data import AnnotatedPicture, PictureCache
 from tinyface_core.train.loop import Budget, Trainer, World, resume, save_state, train
 from tinyface_core.train.meter import Report
 from tinyface_core.train.presets import TrainSettings
-from tinyface_core.train.start import starting_network
+from tinyface_core.train.start import starting_network, with_defaults_of
 from tinyface_core.train.validate import FixedCrops
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,14 @@ class TrainingRun:
 
     def starting_network(self) -> HRNetwork:
         """Raises: CheckpointError, InputError, StorageError."""
-        start_from = self.start_from and on_disk(self.start_from, self.cache, self.storage)
-        return starting_network(self.settings, start_from or None)
+        return starting_network(self.settings, self._start())
+
+    def with_defaults(self) -> TrainingRun:
+        """As `with_defaults_of` has it. Raises: CheckpointError, InputError, StorageError."""
+        return replace(self, settings=with_defaults_of(self.settings, self._start()))
+
+    def _start(self) -> Path | None:
+        return on_disk(self.start_from, self.cache, self.storage) if self.start_from else None
 
 
 def train_worker(given: dict[str, TrainingRun]) -> None:

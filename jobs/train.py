@@ -58,6 +58,7 @@ def main(job: TrainJob) -> int:
             ),
         )
         run.starting_network()  # refuses a file that does not fit, before anything starts
+        run = run.with_defaults()
         _refuse_unwritable(output, storage)
         finished = go_on(run, f"{output}/{name}", storage)
     if not finished:

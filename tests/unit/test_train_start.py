@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,10 @@ import torch
 from tinyface_core.errors import CheckpointError
 from tinyface_core.model.checkpoint import save_checkpoint
 from tinyface_core.model.network import HRNetwork
-from tinyface_core.model.spec import find_bundled
+from tinyface_core.model.spec import Defaults, LevelHeights, find_bundled
 from tinyface_core.templates import PUBLISHED, Template, TemplateSet
 from tinyface_core.train.presets import preset
-from tinyface_core.train.start import starting_network
+from tinyface_core.train.start import starting_network, with_defaults_of
 
 FAST = preset("fast", "hr-mobilenetv2")
 
@@ -38,6 +39,18 @@ def test_a_checkpoint_of_the_same_preset_gives_all_its_weights() -> None:
     bundled = find_bundled("hr-mobilenetv2")
     assert bundled is not None
     assert starting_network(FAST, bundled).heads["8"].weight.abs().max() > 0  # type: ignore[union-attr, operator]
+
+
+def test_what_was_chosen_for_a_checkpoint_stays_while_its_templates_do(tmp_path: Path) -> None:
+    chosen = Defaults(score=0.61, nms_iou=0.35, zooms=(0.5, 1.0), level_heights=(LevelHeights(2.0, 0.0, 36.0),))
+    spec = replace(FAST.spec, defaults=chosen)
+    save_checkpoint(tmp_path / "start.safetensors", HRNetwork(spec.network), spec)
+    assert with_defaults_of(FAST, tmp_path / "start.safetensors") == replace(FAST, spec=spec)
+    others = preset("fast", "hr-mobilenetv2", TemplateSet())
+    assert with_defaults_of(others, tmp_path / "start.safetensors") == others
+    assert with_defaults_of(FAST, None) == FAST
+    torch.save(HRNetwork(FAST.spec.network).trunk.state_dict(), tmp_path / "imagenet.pth")
+    assert with_defaults_of(FAST, tmp_path / "imagenet.pth") == FAST
 
 
 def test_a_template_that_a_checkpoint_lacks_begins_as_its_nearest() -> None:

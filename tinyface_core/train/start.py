@@ -13,7 +13,7 @@ from torch import Tensor
 from tinyface_core.errors import CheckpointError
 from tinyface_core.model.checkpoint import load_checkpoint
 from tinyface_core.model.network import HRNetwork
-from tinyface_core.model.spec import ModelSpec, is_checkpoint
+from tinyface_core.model.spec import ModelSpec, is_checkpoint, read_spec
 from tinyface_core.model.trunks import load_imagenet
 from tinyface_core.train.loss import start_heads
 from tinyface_core.train.presets import TrainSettings
@@ -45,6 +45,19 @@ def starting_network(settings: TrainSettings, path: Path | None) -> HRNetwork:
         load_imagenet(network.trunk, read_state_dict(path))
     start_heads(network, settings.loss.prior)
     return network
+
+
+def with_defaults_of(settings: TrainSettings, path: Path | None) -> TrainSettings:
+    """What a checkpoint of ours says of detection stays as it is when it is trained further with its own templates.
+
+    Scores, zooms, limits of levels, NMS and vote were chosen for it on validation; an advised score is chosen anew.
+    """
+    if path is None or not is_checkpoint(path):
+        return settings
+    spec = read_spec(path)
+    if spec.templates != settings.spec.templates:
+        return settings
+    return replace(settings, spec=replace(settings.spec, decoding=spec.decoding, defaults=spec.defaults))
 
 
 def _other_templates(network: HRNetwork, had: ModelSpec, wanted: ModelSpec) -> HRNetwork:
