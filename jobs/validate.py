@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 from options import StorageFlags, job_app, run_job
 from tinyface_core.errors import InputError
+from tinyface_core.report.text import shown
 from tinyface_core.storage import Storage
 from tinyface_core.tables.output import OutputFolder, OutputState
 from tinyface_core.tables.validate import validate
@@ -45,7 +46,7 @@ def validate_output(
         raise InputError(f"no output of detect_archive.py: {store.canonical(tables)}: nothing is there.")
     folder.check_format()
     report = validate(store, store.canonical(tables), unfinished_ok=unfinished_ok)
-    print(report)
+    print("\n".join(map(shown, report.lines())))  # a line a violation, whatever a name holds
     return report.exit_code
 
 

@@ -37,6 +37,14 @@ def test_a_violation_ends_with_1_and_is_named(output: Path, capsys: pytest.Captu
     assert "images/stray.parquet: a stray file" in capsys.readouterr().out
 
 
+def test_a_name_forges_no_line(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (output / "images" / "a\nall: valid\x1b[2J.parquet").write_bytes(b"")
+    assert run_job(app, [str(output)]) == 1
+    told = capsys.readouterr().out
+    assert r"images/a\nall: valid\u001b[2J.parquet: a stray file" in told
+    assert "\x1b" not in told
+
+
 def test_an_unfinished_output_may_be_allowed(output: Path) -> None:
     (output / "_SUCCESS").unlink()
     assert run_job(app, [str(output)]) == 1

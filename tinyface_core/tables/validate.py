@@ -63,7 +63,10 @@ class Report:
             self.violations.append(violation)
 
     def __str__(self) -> str:
-        """One line a violation, and a summary last."""
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """One a violation, and a summary last."""
         errors = sum(self.totals.errors.values())
         lines = [str(violation) for violation in self.violations]
         if self.violations_total > len(self.violations):
@@ -75,7 +78,7 @@ class Report:
             f"{self.totals.faces:,} faces, {self.units:,} unit{'s' if self.units != 1 else ''}: "
             + (f"{self.violations_total:,} violations" if self.violations_total else "valid")
         )
-        return "\n".join(lines)
+        return lines
 
 
 def validate(storage: Storage, output_uri: str, *, unfinished_ok: bool = False) -> Report:
