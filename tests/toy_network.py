@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
+from functools import lru_cache
 from typing import cast
 
 import cv2
@@ -95,6 +97,14 @@ def hot_detector(templates: TemplateSet, options: DetectOptions) -> Detector:
 
 def calibrated(config: NetworkConfig | TrunkName, seed: int = 0) -> tuple[HRNetwork, ModelSpec]:
     """The real trunk with made-up weights, scaled so that about SHARE of all cells fire on a made-up picture."""
+    network, spec = copy.deepcopy(_calibrated(config, seed))
+    torch.manual_seed(seed)  # what a test draws next does not depend on the tests before it
+    return network, spec
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _calibrated(config: NetworkConfig | TrunkName, seed: int) -> tuple[HRNetwork, ModelSpec]:
     torch.manual_seed(seed)
     spec = ModelSpec("toy", network=NetworkConfig(TrunkConfig(config)) if isinstance(config, str) else config)
     network = HRNetwork(spec.network)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -47,9 +48,14 @@ def image_of(picture_HW3: np.ndarray, spec: ModelSpec) -> Tensor:
     return image_HW3.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
 
 
-@torch.inference_mode()
 def with_ranges(config: NetworkConfig | TrunkName) -> tuple[HRNetwork, ModelSpec]:
     """A network with made-up weights, and the ranges that a made-up picture shows."""
+    return copy.deepcopy(_with_ranges(config))
+
+
+@lru_cache(maxsize=3)
+@torch.inference_mode()
+def _with_ranges(config: NetworkConfig | TrunkName) -> tuple[HRNetwork, ModelSpec]:
     network, spec = calibrated(config)
     seen = prepare(copy.deepcopy(network), FP32)
     recorder = Recorder(seen)
