@@ -42,6 +42,7 @@ ACTOR_SHARE = 1 - READER_CPUS
 ANSWER_S = 10.0  # within which a cluster takes a connection
 DETECTOR_BYTES = 2.5e9  # what one takes at its peak, measured: a 1080p picture at 2x in fp32, ResNet-50
 GROW_S = 600.0  # how long an autoscaler may take to bring what is missing
+KERNELS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 JEMALLOC = Path(ray.__file__).parent / "core" / "libjemalloc.so"  # comes with Ray, which starts its own servers with it
 
 
@@ -225,16 +226,18 @@ def _room(node: Mapping[str, float], threads: int, gpus: float) -> int:
 
 
 def computing_environment() -> dict[str, dict[str, str]]:
-    """The runtime_env of processes that compute: memory is kept for the next tensor, never given back.
+    """The runtime_env of processes that compute: what was made for one picture is kept for the next.
 
-    glibc gives the pages of each large tensor back, and takes them again from the system, cleared, fault by fault: a
-    third of the light model's time. jemalloc keeps them, apart from what is small and lives long, so they stay whole.
-    Empty where Ray brings none, or the driver was started with an allocator of the user's choice.
+    oneDNN makes its kernels for each size of map, some 200 for a picture at four levels, and by itself keeps 1,024,
+    those of five sizes. Memory is never given back: glibc gives the pages of each large tensor back, and takes them
+    again from the system, cleared, fault by fault: a third of the light model's time. jemalloc keeps them, apart from
+    what is small and lives long, so they stay whole. What the driver was started with stays: kernels kept, allocator.
     """
-    if not JEMALLOC.is_file() or "LD_PRELOAD" in os.environ:
-        return {}
-    keep = "dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
-    return {"env_vars": {"LD_PRELOAD": str(JEMALLOC), "MALLOC_CONF": keep}}
+    variables = {KERNELS: os.environ.get(KERNELS, "8192")}
+    if JEMALLOC.is_file() and "LD_PRELOAD" not in os.environ:
+        keep = "dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
+        variables |= {"LD_PRELOAD": str(JEMALLOC), "MALLOC_CONF": keep}
+    return {"env_vars": variables}
 
 
 def run_as_detector(pool: Pool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

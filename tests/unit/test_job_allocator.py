@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ray_start
-from ray_start import computing_environment
+from ray_start import KERNELS, computing_environment
 from tinyface_core.picture.process import _environment
 
 FAULTS = """
@@ -42,13 +42,20 @@ def test_a_tensor_takes_the_memory_that_the_last_one_left(monkeypatch: pytest.Mo
 
 def test_an_allocator_of_the_users_choice_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_PRELOAD", "libtcmalloc.so")
-    assert computing_environment() == {}
+    assert computing_environment()["env_vars"].keys() == {KERNELS}
     assert _environment()["LD_PRELOAD"] == "libtcmalloc.so"
 
 
 def test_without_rays_library_nothing_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ray_start, "JEMALLOC", tmp_path / "none.so")
-    assert computing_environment() == {}
+    assert computing_environment()["env_vars"].keys() == {KERNELS}
+
+
+def test_onednn_keeps_the_kernels_of_many_sizes_or_as_many_as_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KERNELS, raising=False)
+    assert computing_environment()["env_vars"][KERNELS] == "8192"
+    monkeypatch.setenv(KERNELS, "64")
+    assert computing_environment()["env_vars"][KERNELS] == "64"
 
 
 def test_decoding_children_go_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
