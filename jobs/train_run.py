@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import ray
-from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
+from ray.train.v2._internal import constants as of_ray_train
 
 import ray_metrics
 import ray_train
@@ -30,7 +30,7 @@ ray.cloudpickle.register_pickle_by_value(ray_train)
 ray.cloudpickle.register_pickle_by_value(ray_metrics)
 # Ray Train's own patience with nodes that have yet to come is a minute; it hands this on to its controller.
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", f"{GROW_S:g}")
-ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")  # see _address_known
+getattr(of_ray_train, "ENV_VARS_TO_PROPAGATE", set[str]()).add("RAY_ADDRESS")  # see _address_known
 
 
 def train_to_the_end(run: TrainingRun, flags: TrainingFlags, output: str, name: str, session: RaySession) -> None:
