@@ -26,6 +26,7 @@ from tinyface_core.model.convolve import Activation, max_pool, plain
 from tinyface_core.model.network import HRNetwork
 from tinyface_core.model.quantise import Code, Int8, Recorder, run_in_int8
 from tinyface_core.model.spec import (
+    BUNDLED,
     ModelSpec,
     NetworkConfig,
     Ranges,
@@ -174,6 +175,18 @@ def test_tiles_give_the_bytes_of_the_whole_where_the_processor_has_vnni(trunk: T
     assert len(whole) > 20
     assert np.array_equal(whole.boxes_K4, tiled.boxes_K4)
     np.testing.assert_allclose(whole.scores_K, tiled.scores_K, atol=1e-6)  # sigmoid, by eights or by one
+
+
+@torch.inference_mode()
+def test_a_regressor_of_ellipses_has_no_ranges_of_its_own() -> None:
+    """It takes what the heads take; a model whose regressor is fitted later, or left out, has the same ranges."""
+    network, spec = load_checkpoint(BUNDLED / "hr-mobilenetv2.safetensors")
+    assert network.ellipse is not None
+    seen = prepare(network, FP32)
+    recorder = Recorder(seen)
+    seen(image_of(cloudy_picture(64, 96, 1), spec))
+    assert recorder.ranges().keys() == spec.ranges.keys()
+    assert not [name for name in spec.ranges if name.startswith("ellipse.")]
 
 
 def test_ranges_come_back_from_the_file(tmp_path: Path) -> None:

@@ -95,13 +95,15 @@ class Recorder:
     """A `Convolve` in fp32, on a CPU, that notes the ranges of all that convolutions take, give and add.
 
     Of each map the mean over all windows shown of its lowest and of its highest value: a single bright spot of one
-    picture must not make the steps of all others wide.
+    picture must not make the steps of all others wide. A regressor of ellipses takes what the heads take, and is left
+    out: run_in_int8 knows.
     """
 
     def __init__(self, network: HRNetwork) -> None:
         self._names = {module: name for name, module in network.named_modules()}
         self._seen: dict[tuple[str, str], list[Range]] = defaultdict(list)
         self._trunk = set(network.trunk.modules())
+        self._regressor = set() if network.ellipse is None else set(network.ellipse.modules())
         self._compute: Convolve = Fused() if fuses(torch.device("cpu"), torch.float32) else plain
         network.trunk.convolve = network.score = self
 
@@ -113,6 +115,8 @@ class Recorder:
         activation: Activation,
         shortcut_NCHW: Tensor | None = None,
     ) -> Tensor:
+        if convolution in self._regressor:
+            return self._compute(x_NCHW, convolution, norm, activation, shortcut_NCHW)
         self._note(convolution, "takes", x_NCHW)
         if shortcut_NCHW is not None:
             self._note(convolution, "adds", shortcut_NCHW)  # before its memory is taken for the answer
