@@ -13,7 +13,7 @@ from torch import Tensor
 from tinyface_core.errors import CheckpointError
 from tinyface_core.model.checkpoint import load_checkpoint
 from tinyface_core.model.network import HRNetwork
-from tinyface_core.model.spec import ModelSpec, is_checkpoint, read_spec
+from tinyface_core.model.spec import ModelSpec, bundled_names, is_checkpoint, read_spec
 from tinyface_core.model.trunks import load_imagenet
 from tinyface_core.train.loss import start_heads
 from tinyface_core.train.presets import TrainSettings
@@ -81,6 +81,8 @@ def _shapes(spec: ModelSpec) -> Tensor:
 
 def read_state_dict(path: Path) -> dict[str, Any]:
     """A torchvision state dict, from .safetensors or .pth. Raises: CheckpointError when it is neither."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file. Known model names: {', '.join(bundled_names())}.")
     try:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
     except Exception as error:  # each library has errors of its own for a bad file
